@@ -1,0 +1,39 @@
+// What a subcommand is: its name, arguments and options as data, and the function that runs it.
+import type { Options, Resolved, Values } from "./config.ts";
+import type { ExitCode } from "./exit-codes.ts";
+
+/** A positional argument, as it stands in the usage line. */
+export type Argument = {
+  readonly name: string;
+  readonly describe: string;
+  readonly optional?: boolean;
+  readonly variadic?: boolean;
+};
+
+export type Invocation<O extends Options> = {
+  readonly values: Values<O>;
+  readonly sources: Resolved<O>["sources"];
+  /** Positional arguments before `--`. */
+  readonly args: readonly string[];
+  /** Everything behind `--`, or undefined when there was none. */
+  readonly rest: readonly string[] | undefined;
+};
+
+export type Command<O extends Options = Options> = {
+  /** `atlas`, or two words for a nested one: `settings get`. */
+  readonly name: string;
+  readonly summary: string;
+  /** Shown under the options in `--help`. */
+  readonly examples?: readonly string[];
+  readonly arguments?: readonly Argument[];
+  /** Accepts `-- COMMAND …`. */
+  readonly acceptsRest?: string;
+  readonly options: O;
+  run(invocation: Invocation<O>): Promise<ExitCode>;
+};
+
+/** Keeps the types of the options for `run`. */
+export function defineCommand<const O extends Options>(command: Command<O>): Command {
+  // the options' types live in `run` alone; the table of commands needs only that there are some
+  return command;
+}

@@ -1,0 +1,173 @@
+// The kinds of values that flags, environment variables and configuration files can hold. Text from the first two, YAML
+// scalars from the third: each schema takes both.
+import { homedir, hostname } from "node:os";
+import { join } from "node:path";
+import { z } from "zod";
+import { hostName, port as portNumber } from "../core/model/names.ts";
+import { realmName } from "../core/model/realm.ts";
+
+/** A kind of value: how it is called in `--help`, and how it is read. Without a placeholder it is a switch. */
+export type Kind<T> = { readonly placeholder?: string; readonly schema: z.ZodType<T>; readonly repeatable?: boolean };
+
+/** One option of a command: its kind, one line of help, and what it is when nobody says. */
+export type Option<T> = {
+  readonly kind: Kind<NonNullable<T>>;
+  readonly describe: string;
+  readonly default: T;
+  readonly short?: string;
+};
+
+/** An option with a default, or one that may stay undefined. */
+export function option<T>(kind: Kind<T>, describe: string, fallback: T, short?: string): Option<T>;
+export function option<T>(kind: Kind<T>, describe: string): Option<T | undefined>;
+export function option<T>(
+  kind: Kind<NonNullable<T>>,
+  describe: string,
+  fallback?: T,
+  short?: string,
+): Option<T | undefined> {
+  return { kind, describe, default: fallback, ...(short === undefined ? {} : { short }) };
+}
+
+const scalarText = z.union([z.string(), z.number().transform(String), z.boolean().transform(String)]);
+
+function numeric(schema: z.ZodType<number, number>, expected: string): z.ZodType<number> {
+  return z
+    .union(
+      [
+        z.number(),
+        z
+          .string()
+          .regex(/^-?\d+$/, expected)
+          .transform(Number),
+      ],
+      { error: expected },
+    )
+    .pipe(schema);
+}
+
+const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
+
+export const text = (placeholder: string): Kind<string> => ({
+  placeholder,
+  schema: scalarText.pipe(z.string().min(1, "must not be empty")),
+});
+
+export const texts = (placeholder: string): Kind<readonly string[]> => ({
+  placeholder,
+  repeatable: true,
+  schema: z.union([z.string().transform((one) => [one]), z.array(z.string())]),
+});
+
+/** A comma-separated list, or a YAML list. */
+export const list = (
+  placeholder: string,
+  item: z.ZodType<string, string> = z.string().min(1),
+): Kind<readonly string[]> => ({
+  placeholder,
+  schema: z
+    .union([
+      z.string().transform((value) =>
+        value
+          .split(",")
+          .map((part) => part.trim())
+          .filter((part) => part !== ""),
+      ),
+      z.array(z.string()),
+    ])
+    .pipe(z.array(item).min(1, "must not be empty")),
+});
+
+export const integer = (placeholder: string, min: number, max: number): Kind<number> => ({
+  placeholder,
+  schema: numeric(
+    z.int().min(min, `must be ${min} or more`).max(max, `must be ${max} or less`),
+    "must be a whole number",
+  ),
+});
+
+export const port: Kind<number> = { placeholder: "PORT", schema: numeric(portNumber, "must be a port, 1 to 65535") };
+
+export const path = (placeholder = "FILE"): Kind<string> => text(placeholder);
+
+export const oneOf = <const T extends string>(values: readonly [T, ...T[]]): Kind<T> => ({
+  placeholder: values.join("|"),
+  schema: z.enum(values, { error: `must be one of ${values.join(", ")}` }),
+});
+
+/** True when given. In the environment and in files: true/false, 1/0, yes/no, on/off. */
+export const toggle: Kind<boolean> = {
+  schema: z.union([z.boolean(), z.stringbool()], { error: "must be true or false" }),
+};
+
+/** `1500`, `1500ms`, `10s`, `5m`, `1h` → milliseconds. */
+export const duration: Kind<number> = {
+  placeholder: "TIME",
+  schema: z.union([z.number(), z.string()]).transform((value, context) => {
+    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(String(value));
+    if (match === null) {
+      context.addIssue({ code: "custom", message: "must be a time such as 500ms, 10s or 5m" });
+      return z.NEVER;
+    }
+    return Number(match[1]) * (UNITS_MS[match[2] ?? "ms"] ?? 1);
+  }),
+};
+
+/** An address to listen on. */
+export type HostPort = { readonly host: string; readonly port: number };
+
+/** `HOST:PORT`, `[::1]:PORT`; port 0 asks the system for a free one. */
+export const hostPort: Kind<HostPort> = {
+  placeholder: "HOST:PORT",
+  schema: scalarText.transform((value, context) => {
+    const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(value);
+    const host = match?.[1] ?? match?.[2];
+    const number = Number(match?.[3]);
+    if (host === undefined || !hostName.safeParse(host).success || number > 65_535) {
+      context.addIssue({ code: "custom", message: "must be HOST:PORT, for example 127.0.0.1:7400" });
+      return z.NEVER;
+    }
+    return { host, port: number };
+  }),
+};
+
+/** `HOST:PORT` as a URL or in a message: brackets around an IPv6 host. */
+export function formatHostPort({ host, port: number }: HostPort): string {
+  return host.includes(":") ? `[${host}]:${number}` : `${host}:${number}`;
+}
+
+const urlText = z
+  .string()
+  .refine(
+    (value) => URL.canParse(value) && /^https?:$/.test(new URL(value).protocol),
+    "must be a URL such as http://127.0.0.1:7400",
+  );
+
+export const url: Kind<string> = { placeholder: "URL", schema: urlText };
+export const urls: Kind<readonly string[]> = list("URL[,URL…]", urlText);
+export const host: Kind<string> = {
+  placeholder: "NAME",
+  schema: scalarText.pipe(hostName),
+};
+export const realm: Kind<string> = { placeholder: "REALM", schema: realmName };
+
+/** Where state lies when nobody says: the system's place for root, the user's otherwise. */
+export function defaultStateDirectory(): string {
+  return process.getuid?.() === 0 ? "/var/lib/smartstack" : join(homedir(), ".local/state/smartstack");
+}
+
+/** This machine's name, as instances and leases carry it. */
+export function defaultHost(): string {
+  return hostname();
+}
+
+/** Options that several commands share: one text, one default. */
+export const shared = {
+  atlas: option(urls, "Atlas, every replica's address", ["http://127.0.0.1:7400"]),
+  tokenFile: option(path(), "file that holds one token for Atlas"),
+  tlsCa: option(path(), "certificate authority of Atlas, PEM"),
+  realm: option(realm, "environment this belongs to", "local"),
+  json: option(toggle, "print JSON instead of a table", false),
+  logLevel: option(oneOf(["trace", "debug", "info", "warn", "error"]), "least level that is logged", "info"),
+  logFormat: option(oneOf(["auto", "json", "pretty"]), "auto: pretty on a terminal, JSON elsewhere", "auto"),
+} as const;

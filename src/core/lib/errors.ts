@@ -1,0 +1,38 @@
+/** What a smartstack error tells: a stable code, one sentence of what happened, one of what to do, and the cause. */
+export type FaultInit = {
+  /** Stable, lower_snake_case; programs match on it, never on the message. */
+  readonly code: string;
+  readonly message: string;
+  /** What the reader can do about it, as a full sentence. */
+  readonly hint?: string | undefined;
+  readonly cause?: unknown;
+};
+
+/** The base of every error this project throws on purpose. Anything else that reaches a user is a bug. */
+export class Fault extends Error {
+  readonly code: string;
+  readonly hint: string | undefined;
+
+  constructor(init: FaultInit) {
+    super(init.message, init.cause === undefined ? undefined : { cause: init.cause });
+    this.name = "Fault";
+    this.code = init.code;
+    this.hint = init.hint;
+  }
+}
+
+/** The message of anything that was thrown, with the messages of its causes behind it. */
+export function describeError(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const own =
+    error instanceof AggregateError && error.message === ""
+      ? error.errors.map(describeError).join("; ")
+      : error.message;
+  return error.cause === undefined ? own : `${own}: ${describeError(error.cause)}`;
+}
+
+/** The `code` of a thrown value (`ECONNREFUSED`, `not_found`), or undefined. Match on this, never on messages: they change. */
+export function errorCode(error: unknown): string | undefined {
+  if (typeof error !== "object" || error === null || !("code" in error)) return undefined;
+  return typeof error.code === "string" ? error.code : undefined;
+}

@@ -1,0 +1,123 @@
+import { z } from "zod";
+import { type Instance, instanceSchema } from "./instance.ts";
+import { serviceName } from "./names.ts";
+import { positionSchema } from "./position.ts";
+import { realmName } from "./realm.ts";
+import { type Definition, readDefinitionSchema } from "./service.ts";
+
+/** Why an instance is gone. An absence without a reason is unexplained, and agents doubt it. */
+export const removalReasonSchema = z.enum(["deregistered", "expired"]);
+export type RemovalReason = z.output<typeof removalReasonSchema>;
+
+export const removalSchema = z.object({ id: z.string(), reason: removalReasonSchema, revision: z.int() });
+export type Removal = z.output<typeof removalSchema>;
+
+/** The whole state of a realm at one position. */
+export const snapshotSchema = positionSchema.extend({
+  realm: realmName,
+  services: z.record(serviceName, readDefinitionSchema),
+  instances: z.array(instanceSchema),
+  /** Removals of the last 24 h with their reasons. */
+  removed: z.array(removalSchema),
+});
+export type Snapshot = {
+  readonly generation: number;
+  readonly revision: number;
+  readonly realm: string;
+  readonly services: Readonly<Record<string, Definition>>;
+  readonly instances: readonly Instance[];
+  readonly removed: readonly Removal[];
+};
+
+/** The change from `since` to `revision`, within one generation. */
+export const deltaSchema = positionSchema.extend({
+  since: z.int(),
+  /** Somebody waits for this change to be applied: ack at once. */
+  ack: z.boolean().optional(),
+  services: z.object({ put: z.record(serviceName, readDefinitionSchema), delete: z.array(z.string()) }),
+  instances: z.object({
+    put: z.array(instanceSchema),
+    delete: z.array(z.object({ id: z.string(), reason: removalReasonSchema.optional() })),
+  }),
+});
+export type Delta = {
+  readonly generation: number;
+  readonly revision: number;
+  readonly since: number;
+  readonly ack?: boolean | undefined;
+  readonly services: { readonly put: Readonly<Record<string, Definition>>; readonly delete: readonly string[] };
+  readonly instances: {
+    readonly put: readonly Instance[];
+    /** No reason: the removal is unexplained (a znode deleted by hand). */
+    readonly delete: readonly { readonly id: string; readonly reason?: RemovalReason | undefined }[];
+  };
+};
+
+export const heartbeatSchema = positionSchema.extend({ agents: z.int() });
+export type Heartbeat = z.output<typeof heartbeatSchema>;
+
+export const settingsEventSchema = z.object({
+  service: serviceName,
+  version: z.int(),
+  values: z.record(z.string(), z.unknown()),
+});
+export type SettingsEvent = z.output<typeof settingsEventSchema>;
+
+/** Before anything was ever received. Generation 0 is older than every real one. */
+export function emptySnapshot(realm: string): Snapshot {
+  return { generation: 0, revision: 0, realm, services: {}, instances: [], removed: [] };
+}
+
+/**
+ * The snapshot after a delta, or undefined when the delta does not follow it (another generation, or a gap): the
+ * reader must ask for a snapshot. Never mutates.
+ */
+export function applyDelta(snapshot: Snapshot, delta: Delta): Snapshot | undefined {
+  if (delta.generation !== snapshot.generation || delta.since !== snapshot.revision) return undefined;
+  const services = { ...snapshot.services, ...delta.services.put };
+  for (const service of delta.services.delete) delete services[service];
+  const instances = new Map(snapshot.instances.map((instance) => [instance.id, instance]));
+  const removed = new Map(snapshot.removed.map((removal) => [removal.id, removal]));
+  for (const { id, reason } of delta.instances.delete) {
+    instances.delete(id);
+    if (reason !== undefined) removed.set(id, { id, reason, revision: delta.revision });
+  }
+  for (const instance of delta.instances.put) {
+    instances.set(instance.id, instance);
+    removed.delete(instance.id);
+  }
+  return {
+    ...snapshot,
+    revision: delta.revision,
+    services,
+    instances: [...instances.values()],
+    removed: [...removed.values()],
+  };
+}
+
+/** Two deltas in a row as one: what a watcher that coalesces 20 ms of changes is sent. */
+export function mergeDeltas(first: Delta, second: Delta): Delta {
+  const putServices = { ...first.services.put };
+  for (const service of second.services.delete) delete putServices[service];
+  const deletedServices = new Set([...first.services.delete, ...second.services.delete]);
+  for (const service of Object.keys(second.services.put)) deletedServices.delete(service);
+
+  const put = new Map(first.instances.put.map((instance) => [instance.id, instance]));
+  const deleted = new Map(first.instances.delete.map((removal) => [removal.id, removal]));
+  for (const removal of second.instances.delete) {
+    put.delete(removal.id);
+    deleted.set(removal.id, removal);
+  }
+  for (const instance of second.instances.put) {
+    put.set(instance.id, instance);
+    deleted.delete(instance.id);
+  }
+  return {
+    generation: second.generation,
+    revision: second.revision,
+    since: first.since,
+    ...(first.ack === true || second.ack === true ? { ack: true } : {}),
+    services: { put: { ...putServices, ...second.services.put }, delete: [...deletedServices] },
+    instances: { put: [...put.values()], delete: [...deleted.values()] },
+  };
+}
