@@ -8,6 +8,8 @@ export type Argument = {
   readonly describe: string;
   readonly optional?: boolean;
   readonly variadic?: boolean;
+  /** The only words it can be; anything else is refused, and `completion` offers them. */
+  readonly choices?: readonly string[];
 };
 
 export type Invocation<O extends Options> = {

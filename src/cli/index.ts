@@ -3,7 +3,7 @@ import { Command as Commander, CommanderError } from "commander";
 import { describeError, Fault } from "../core/lib/errors.ts";
 import { VERSION } from "../core/lib/version.ts";
 import type { Command } from "./command.ts";
-import { commands } from "./commands.ts";
+import { commandGroups } from "./commands.ts";
 import { ConfigError, environmentNameOf, flagOf, loadConfig, suggest } from "./config.ts";
 import { EXIT, type ExitCode, exitCodeOf } from "./exit-codes.ts";
 import type { Option } from "./options.ts";
@@ -36,7 +36,10 @@ export function createProgram(rest: readonly string[] | undefined, onExit: (code
     .exitOverride()
     .showSuggestionAfterError()
     .configureOutput({ writeErr: () => undefined });
-  for (const command of commands) addCommand(program, command, rest, onExit);
+  for (const { heading, commands } of commandGroups) {
+    program.commandsGroup(heading);
+    for (const command of commands) addCommand(program, command, rest, onExit);
+  }
   return program;
 }
 
