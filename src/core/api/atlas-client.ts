@@ -1,36 +1,14 @@
 // Talking to Atlas over HTTP: what the sidecar, the generator and the operator's commands share.
-import { z } from "zod";
+import type { z } from "zod";
 import { describeError, Fault } from "../lib/errors.ts";
-import type { FieldError } from "../lib/problem.ts";
+import { ApiProblem, readAnswer } from "./exchange.ts";
 
 /** Atlas answered with a problem. `code` is the problem's own (`not_found`, `conflict`, `not_applied` …). */
-export class AtlasProblem extends Fault {
-  readonly status: number;
-  readonly errors: readonly FieldError[];
-  /** The whole problem document, for members such as `pending`. */
-  readonly body: Readonly<Record<string, unknown>>;
-
+export class AtlasProblem extends ApiProblem {
   constructor(status: number, body: Readonly<Record<string, unknown>>, request: string) {
-    const parsed = problemSchema.safeParse(body);
-    const { code, detail, errors } = parsed.success
-      ? parsed.data
-      : { code: "internal", detail: `status ${status}`, errors: [] };
-    super({
-      code,
-      message: `Atlas refused ${request}: ${detail}`,
-      hint: errors.map(({ path, message }) => `${path}: ${message}`).join("\n") || undefined,
-    });
-    this.status = status;
-    this.errors = errors;
-    this.body = body;
+    super("Atlas", status, body, request);
   }
 }
-
-const problemSchema = z.object({
-  code: z.string(),
-  detail: z.string(),
-  errors: z.array(z.object({ path: z.string(), message: z.string() })).default([]),
-});
 
 export type AtlasClientOptions = {
   /** Base URLs of the replicas, asked in this order; one that does not answer is followed by the next. */
@@ -115,30 +93,7 @@ export function createAtlasClient(options: AtlasClientOptions): AtlasClient {
         ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
         signal: AbortSignal.timeout(request.timeoutMs ?? 10_000),
       });
-      const answer = parseJson(await response.text());
-      if (!response.ok) throw new AtlasProblem(response.status, isRecord(answer) ? answer : {}, `${method} ${path}`);
-      const parsed = request.schema.safeParse(answer);
-      if (!parsed.success) {
-        throw new Fault({
-          code: "bad_answer",
-          message: `${method} ${path} answered something unexpected: ${z.prettifyError(parsed.error)}`,
-          hint: "Is that address really Atlas, and not older than this program?",
-        });
-      }
-      return parsed.data;
+      return readAnswer(response, request.schema, `${method} ${path}`, (...refusal) => new AtlasProblem(...refusal));
     },
   };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    // not JSON: a proxy's page, say; the caller reports it by status or schema
-    return error instanceof SyntaxError ? text : undefined;
-  }
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
