@@ -6,7 +6,7 @@ export type Cancel = () => void;
 export interface Clock {
   /** Milliseconds since the epoch. */
   now(): number;
-  /** Calls `run` once after `ms` milliseconds. A timer never keeps the process alive by itself. */
+  /** Calls `run` once after `ms` milliseconds. A timer keeps the process alive: whoever stops must cancel it. */
   after(ms: number, run: () => void): Cancel;
   /**
    * Resolves after `ms` milliseconds.

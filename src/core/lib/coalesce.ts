@@ -24,7 +24,8 @@ export function coalesce(clock: Clock, intervalMs: number | (() => number), run:
     request() {
       if (pending !== undefined) return;
       const interval = typeof intervalMs === "number" ? intervalMs : intervalMs();
-      const wait = last + interval - clock.now();
+      // at most one interval, also when the clock was set back meanwhile
+      const wait = Math.min(interval, last + interval - clock.now());
       if (wait <= 0) fire();
       else pending = clock.after(wait, fire);
     },

@@ -21,14 +21,19 @@ export class Fault extends Error {
   }
 }
 
-/** The message of anything that was thrown, with the messages of its causes behind it. */
+/** The message of anything that was thrown, with the messages of its causes behind it, ten deep at most. */
 export function describeError(error: unknown): string {
+  return describeDown(error, 10);
+}
+
+// an error can be its own cause
+function describeDown(error: unknown, depth: number): string {
   if (!(error instanceof Error)) return String(error);
   const own =
-    error instanceof AggregateError && error.message === ""
-      ? error.errors.map(describeError).join("; ")
+    error instanceof AggregateError && error.message === "" && depth > 0
+      ? error.errors.map((one) => describeDown(one, depth - 1)).join("; ")
       : error.message;
-  return error.cause === undefined ? own : `${own}: ${describeError(error.cause)}`;
+  return error.cause === undefined || depth <= 1 ? own : `${own}: ${describeDown(error.cause, depth - 1)}`;
 }
 
 /** The `code` of a thrown value (`ECONNREFUSED`, `not_found`), or undefined. Match on this, never on messages: they change. */

@@ -1,11 +1,7 @@
 import { z } from "zod";
-import { hostName, instanceId, instanceNameSchema, parseInstanceName, port, serviceName } from "./names.ts";
+import { hostName, instanceId, instanceNameSchema, label, parseInstanceName, port, serviceName } from "./names.ts";
 
 const weight = z.int().min(0).max(256);
-const label = z
-  .string()
-  .max(100)
-  .regex(/^[A-Za-z0-9._+:/-]*$/, "letters, digits and . _ + : / - only");
 const healthy = z.boolean().nullable();
 
 /** The body of `PUT …/instances/:instance`. Without `enabled` the operator's last word stays. */

@@ -8,12 +8,26 @@ const DNS_NAME =
 
 export const serviceName = z
   .string()
-  .regex(SERVICE_NAME, "a service name is 1 to 63 of a–z, 0–9 and '-', and begins with a letter");
+  .regex(SERVICE_NAME, "a service name is 1 to 63 of a–z, 0–9 and '-', and begins with a letter")
+  // the one name of that form that every plain object already has: a lookup by service would find it
+  .refine((name) => name !== "constructor", "a service cannot be named constructor");
 
-/** A DNS name or an IP address. */
+/** Digits and dots that are no IP address are a mistyped one; a single label of digits is a container's name. */
+const MISTYPED_IP = /^\d+(\.\d+)+$/;
+
+/** A DNS name or an IP address. IPv6 without a scope (`%eth0`), which means something on one machine only. */
 export const hostName = z
   .string()
-  .refine((text) => isIP(text) !== 0 || DNS_NAME.test(text), "a host is a DNS name or an IP address");
+  .refine(
+    (text) => (isIP(text) !== 0 && !text.includes("%")) || (DNS_NAME.test(text) && !MISTYPED_IP.test(text)),
+    "a host is a DNS name or an IP address",
+  );
+
+/** Free text in a narrow alphabet, for zones and versions: it stands unquoted in HAProxy's files and in tables. */
+export const label = z
+  .string()
+  .max(100)
+  .regex(/^[A-Za-z0-9._+:/-]*$/, "letters, digits and . _ + : / - only");
 
 export const port = z.int().min(1).max(65_535);
 

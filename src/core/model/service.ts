@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from "node:util";
 import { z } from "zod";
-import { port, serviceName } from "./names.ts";
+import { label, port, serviceName } from "./names.ts";
 
 const milliseconds = z.int().min(1).max(86_400_000);
 
@@ -49,7 +49,7 @@ export const definitionSchema = z
     slowStartMs: milliseconds.optional(),
     maxConnections: z.int().min(1).max(1_000_000).optional(),
     datastores: z.array(text.min(1)).max(100).optional(),
-    split: z.record(z.string().min(1).max(100), z.number().min(0).max(100)).optional(),
+    split: z.record(label.min(1), z.number().min(0).max(100)).optional(),
   })
   .superRefine((definition, context) => {
     if (definition.localPort !== undefined && definition.protocol !== "tcp") {
@@ -107,7 +107,13 @@ export function mergePublished(
   next: Definition,
 ): Definition {
   if (current === undefined) return next;
-  return definitionSchema.parse(mergeThree(published ?? defaultDefinition, current, next));
+  const base = published ?? defaultDefinition;
+  const merged = mergeThree(base, current, next);
+  // these two make sense only together: an operator's edit of one is his word on both
+  const edited = current.protocol !== base.protocol || current.localPort !== base.localPort;
+  const { protocol, localPort } = edited ? current : next;
+  const { localPort: _, ...others } = merged;
+  return definitionSchema.parse({ ...others, protocol, ...(localPort === undefined ? {} : { localPort }) });
 }
 
 type Tree = Readonly<Record<string, unknown>>;

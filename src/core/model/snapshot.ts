@@ -80,7 +80,9 @@ export function applyDelta(snapshot: Snapshot, delta: Delta): Snapshot | undefin
   const removed = new Map(snapshot.removed.map((removal) => [removal.id, removal]));
   for (const { id, reason } of delta.instances.delete) {
     instances.delete(id);
-    if (reason !== undefined) removed.set(id, { id, reason, revision: delta.revision });
+    // an unexplained removal leaves no reason of an earlier one behind
+    if (reason === undefined) removed.delete(id);
+    else removed.set(id, { id, reason, revision: delta.revision });
   }
   for (const instance of delta.instances.put) {
     instances.set(instance.id, instance);
