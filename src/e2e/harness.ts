@@ -1,33 +1,12 @@
-// How end-to-end tests start real programs, wait for real effects, and leave nothing behind. A scenario that fails prints
-// the output of every process it started.
+// The frame of an end-to-end test: a scenario gets an empty directory and may start programs; when it ends nothing of it is
+// left, and when it fails the output of every process it started is printed.
 import { test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import { type Finished, freePort, runToEnd, spawn, type Spawned, type SpawnOptions } from "./process.ts";
 
-/** The compiled binary that `scripts/build` made. */
-export const BINARY = resolve(import.meta.dir, "../../dist/smartstack");
-
-export type Spawned = {
-  readonly name: string;
-  readonly pid: number;
-  /** Everything it printed so far, both streams. */
-  output(): string;
-  /** Resolves with the exit code (128 + signal when killed). */
-  readonly exited: Promise<number>;
-  signal(name: NodeJS.Signals): void;
-  /** SIGTERM, then SIGKILL after 15 s; resolves with the exit code. */
-  stop(): Promise<number>;
-};
-
-export type SpawnOptions = {
-  readonly cwd?: string;
-  readonly env?: Readonly<Record<string, string>>;
-  readonly name?: string;
-};
-
-export type Finished = { readonly code: number; readonly stdout: string; readonly stderr: string };
+export { BINARY, eventually, type Finished, freePort, type Spawned, type SpawnOptions } from "./process.ts";
 
 /** What a scenario works with; everything it starts or makes is gone when the scenario ends. */
 export interface World {
@@ -76,88 +55,4 @@ export function scenario(name: string, body: (world: World) => Promise<void>, ti
     },
     timeoutMs,
   );
-}
-
-/** Asks until `check` returns without throwing; then its value. @throws the last failure after `timeoutMs` */
-export async function eventually<T>(what: string, check: () => T | Promise<T>, timeoutMs = 10_000): Promise<T> {
-  const deadline = Date.now() + timeoutMs;
-  for (;;) {
-    try {
-      return await check();
-    } catch (error) {
-      if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`, { cause: error });
-    }
-    await Bun.sleep(20);
-  }
-}
-
-/** A port of loopback that was free a moment ago. */
-export function freePort(): Promise<number> {
-  return new Promise((resolvePort, reject) => {
-    const server = createServer();
-    server.on("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address();
-      const port = typeof address === "object" && address !== null ? address.port : 0;
-      server.close(() => resolvePort(port));
-    });
-  });
-}
-
-// a program under test must not see the settings of whoever runs the tests
-function environmentOf(options: SpawnOptions): Record<string, string | undefined> {
-  const clean = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("SMARTSTACK_")));
-  return { ...clean, ...options.env };
-}
-
-function spawn(command: readonly string[], options: SpawnOptions): Spawned {
-  const chunks: string[] = [];
-  const child = Bun.spawn([...command], {
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    env: environmentOf(options),
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const drains = [child.stdout, child.stderr].map((stream) => collect(stream, chunks));
-  const exited = child.exited.then(async (code) => {
-    await Promise.race([Promise.all(drains), Bun.sleep(500)]);
-    return code;
-  });
-  return {
-    name: options.name ?? command.slice(0, 2).join(" "),
-    pid: child.pid,
-    output: () => chunks.join(""),
-    exited,
-    signal: (name) => child.kill(name),
-    async stop() {
-      if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
-      const timer = setTimeout(() => child.kill("SIGKILL"), 15_000);
-      const code = await exited;
-      clearTimeout(timer);
-      return code;
-    },
-  };
-}
-
-async function collect(stream: ReadableStream<Uint8Array>, into: string[]): Promise<void> {
-  const decoder = new TextDecoder();
-  for await (const chunk of stream) into.push(decoder.decode(chunk, { stream: true }));
-}
-
-async function runToEnd(command: readonly string[], options: SpawnOptions): Promise<Finished> {
-  const child = Bun.spawn([...command], {
-    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    env: environmentOf(options),
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: 60_000,
-  });
-  const [code, stdout, stderr] = await Promise.all([
-    child.exited,
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  return { code, stdout, stderr };
 }

@@ -1,0 +1,112 @@
+// Starting real programs, waiting for real effects, and stopping what was started: for the end-to-end tests and the demo.
+import { createServer } from "node:net";
+import { resolve } from "node:path";
+
+/** The compiled binary that `scripts/build` made. */
+export const BINARY = resolve(import.meta.dir, "../../dist/smartstack");
+
+export type Spawned = {
+  readonly name: string;
+  readonly pid: number;
+  /** Everything it printed so far, both streams. */
+  output(): string;
+  /** Resolves with the exit code (128 + signal when killed). */
+  readonly exited: Promise<number>;
+  signal(name: NodeJS.Signals): void;
+  /** SIGTERM, then SIGKILL after 15 s; resolves with the exit code. */
+  stop(): Promise<number>;
+};
+
+export type SpawnOptions = {
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly name?: string;
+};
+
+export type Finished = { readonly code: number; readonly stdout: string; readonly stderr: string };
+
+/** Asks until `check` returns without throwing; then its value. @throws the last failure after `timeoutMs` */
+export async function eventually<T>(what: string, check: () => T | Promise<T>, timeoutMs = 10_000): Promise<T> {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    try {
+      return await check();
+    } catch (error) {
+      if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`, { cause: error });
+    }
+    await Bun.sleep(20);
+  }
+}
+
+/** A port of loopback that was free a moment ago. */
+export function freePort(): Promise<number> {
+  return new Promise((resolvePort, reject) => {
+    const server = createServer();
+    server.on("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      const port = typeof address === "object" && address !== null ? address.port : 0;
+      server.close(() => resolvePort(port));
+    });
+  });
+}
+
+// a program under test must not see the settings of whoever runs the tests
+function environmentOf(options: SpawnOptions): Record<string, string | undefined> {
+  const clean = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("SMARTSTACK_")));
+  return { ...clean, ...options.env };
+}
+
+/** Starts a program that keeps running; its output is collected. */
+export function spawn(command: readonly string[], options: SpawnOptions): Spawned {
+  const chunks: string[] = [];
+  const child = Bun.spawn([...command], {
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    env: environmentOf(options),
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const drains = [child.stdout, child.stderr].map((stream) => collect(stream, chunks));
+  const exited = child.exited.then(async (code) => {
+    await Promise.race([Promise.all(drains), Bun.sleep(500)]);
+    return code;
+  });
+  return {
+    name: options.name ?? command.slice(0, 2).join(" "),
+    pid: child.pid,
+    output: () => chunks.join(""),
+    exited,
+    signal: (name) => child.kill(name),
+    async stop() {
+      if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
+      const timer = setTimeout(() => child.kill("SIGKILL"), 15_000);
+      const code = await exited;
+      clearTimeout(timer);
+      return code;
+    },
+  };
+}
+
+async function collect(stream: ReadableStream<Uint8Array>, into: string[]): Promise<void> {
+  const decoder = new TextDecoder();
+  for await (const chunk of stream) into.push(decoder.decode(chunk, { stream: true }));
+}
+
+/** Runs a program to its end, at most 60 s. */
+export async function runToEnd(command: readonly string[], options: SpawnOptions): Promise<Finished> {
+  const child = Bun.spawn([...command], {
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    env: environmentOf(options),
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: 60_000,
+  });
+  const [code, stdout, stderr] = await Promise.all([
+    child.exited,
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
+  return { code, stdout, stderr };
+}
