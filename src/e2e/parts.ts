@@ -65,7 +65,7 @@ export async function startDynamoDb(world: World): Promise<{ endpoint: string; p
     "DynamoDB Local answers",
     async () => {
       // it refuses an unsigned request with 400: that is an answer
-      const response = await fetch(endpoint);
+      const response = await fetch(endpoint, { signal: AbortSignal.timeout(2_000) });
       await response.text();
       if (response.status !== 400) throw new Error(`status ${response.status}`);
     },
@@ -85,5 +85,6 @@ function ask(port: number, word: string): Promise<string> {
     });
     socket.on("end", () => resolveAnswer(answer));
     socket.on("error", reject);
+    socket.setTimeout(2_000, () => socket.destroy(new Error("no answer within 2 s")));
   });
 }
