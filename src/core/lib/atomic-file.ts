@@ -33,7 +33,8 @@ export async function writeFileAtomic(
     }
     await rename(temporary, path);
   } catch (error) {
-    await rm(temporary, { force: true });
+    // what failed first is what the caller must hear, even when nothing can be removed either
+    await rm(temporary, { force: true }).catch(() => undefined);
     throw error;
   }
   if (durable) await syncDirectory(dirname(path));
