@@ -1,0 +1,397 @@
+// The live half of the embedded store. Memory holds the state and the file follows it: a transaction works on a draft, and
+// the draft becomes the state once it is on disk.
+import type { Database } from "bun:sqlite";
+import { z } from "zod";
+import type { Cancel, Clock } from "../lib/clock.ts";
+import { Fault } from "../lib/errors.ts";
+import { type Instance, instanceSchema, sameInstance } from "../model/instance.ts";
+import { instanceId } from "../model/names.ts";
+import { removalReasonSchema, type RemovalReason } from "../model/snapshot.ts";
+import type {
+  InstanceDecision,
+  InstanceRecord,
+  Lease,
+  LeaseView,
+  LiveChange,
+  LiveState,
+  LiveStore,
+  Written,
+} from "./live-store.ts";
+import { Draft, type Held, registrationOf } from "./sqlite-draft.ts";
+import type { SqliteFile } from "./sqlite-file.ts";
+
+/** How long a removal keeps its reason. */
+const REMOVED_KEPT_MS = 24 * 3_600_000;
+/** How often an idle store looks for removals that are too old. */
+const PURGE_EVERY_MS = 600_000;
+
+const registrationSchema = instanceSchema.omit({ enabled: true });
+
+/** Which instance a write is about. */
+type Target = { readonly service: string; readonly instance: string; readonly id: string };
+
+export type SqliteLiveOptions = { readonly file: SqliteFile; readonly realm: string; readonly clock: Clock };
+
+export class SqliteLive implements LiveStore {
+  readonly #file: SqliteFile;
+  readonly #realm: string;
+  readonly #clock: Clock;
+  readonly #listeners = new Set<(change: LiveChange) => void>();
+  readonly #leaseListeners = new Set<(leases: LeaseView) => void>();
+  #leases: LeaseView = new Map();
+  #held: Held | undefined;
+  #draft: Draft | undefined;
+  #purge: Cancel | undefined;
+
+  constructor({ file, realm, clock }: SqliteLiveOptions) {
+    this.#file = file;
+    this.#realm = realm;
+    this.#clock = clock;
+    file.join({
+      prepare: () => this.#prepare(),
+      committed: () => this.#committed(),
+      rolledBack: () => {
+        this.#draft = undefined;
+      },
+    });
+  }
+
+  /** @throws Fault `store_realm` when the file belongs to another realm, and what `SqliteFile.open` throws */
+  async open(): Promise<void> {
+    if (this.#held !== undefined) return;
+    this.#file.open();
+    try {
+      const generation = await this.#file.write((db) => identify(db, this.#realm, this.#clock.now()));
+      this.#held = this.#file.read((db) => load(db, generation, this.#file.path));
+    } catch (error) {
+      this.#file.close();
+      throw error;
+    }
+    this.#schedulePurge();
+  }
+
+  async close(): Promise<void> {
+    this.#purge?.();
+    this.#file.close();
+    this.#held = undefined;
+  }
+
+  state(): LiveState {
+    return this.#current().state;
+  }
+
+  onChange(listener: (change: LiveChange) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  updateInstance(
+    service: string,
+    instance: string,
+    decide: (current: InstanceRecord | undefined) => InstanceDecision,
+  ): Promise<Written> {
+    return this.#write((db, draft) => {
+      const target = { service, instance, id: instanceId(service, instance) };
+      const current = draft.record(target.id);
+      return obey(db, draft, target, current, decide(current), this.#clock.now());
+    });
+  }
+
+  setDefinition(service: string, version: number, expected: number | undefined): Promise<Written> {
+    return this.#write((db, draft) => {
+      const current = draft.definitions.now.get(service);
+      expectVersion(`the definition of ${service}`, current, expected);
+      if (current === version) return false;
+      db.query("INSERT OR REPLACE INTO definitions VALUES (?, ?)").run(service, version);
+      draft.definitions.edit().set(service, version);
+      draft.touchedServices.add(service);
+      draft.moved = true;
+      return true;
+    });
+  }
+
+  deleteService(service: string, { force }: { readonly force: boolean }): Promise<Written> {
+    return this.#write((db, draft) => {
+      const instances = [...draft.instances.now.values()].filter((instance) => instance.service === service);
+      if (instances.length > 0 && !force) {
+        throw new Fault({
+          code: "conflict",
+          message: `${service} still has ${instances.length} ${instances.length === 1 ? "instance" : "instances"}`,
+          hint: "Deregister them first, or say force=true to remove them with it.",
+        });
+      }
+      for (const instance of instances) remove(db, draft, instance, "deregistered", this.#clock.now());
+      const away = [...draft.away.now.keys()].filter((id) => id.startsWith(`${service}/`));
+      for (const id of away) draft.away.edit().delete(id);
+      db.query("DELETE FROM instances WHERE service = ?").run(service);
+      const known = draft.definitions.now.has(service);
+      if (known) {
+        db.query("DELETE FROM definitions WHERE service = ?").run(service);
+        draft.definitions.edit().delete(service);
+        draft.touchedServices.add(service);
+      }
+      const changed = known || away.length > 0 || instances.length > 0;
+      draft.moved ||= changed;
+      return changed;
+    });
+  }
+
+  setSettings(service: string, version: number, expected: number | undefined): Promise<Written> {
+    return this.#write((db, draft) => {
+      const current = draft.settings.now.get(service);
+      expectVersion(`the settings of ${service}`, current, expected);
+      if (current === version) return false;
+      db.query("INSERT OR REPLACE INTO settings VALUES (?, ?)").run(service, version);
+      draft.settings.edit().set(service, version);
+      draft.touchedSettings.add(service);
+      return true;
+    });
+  }
+
+  leases(): LeaseView {
+    return this.#leases;
+  }
+
+  onLeases(listener: (leases: LeaseView) => void): () => void {
+    this.#leaseListeners.add(listener);
+    return () => this.#leaseListeners.delete(listener);
+  }
+
+  // one process, one replica: a lease is what this process says, and ends with it
+  async claimLease(lease: Lease): Promise<void> {
+    this.#setLeases(new Map(this.#leases).set(lease.host, lease));
+  }
+
+  async releaseLease(host: string): Promise<void> {
+    if (!this.#leases.has(host)) return;
+    const leases = new Map(this.#leases);
+    leases.delete(host);
+    this.#setLeases(leases);
+  }
+
+  degraded(): string | undefined {
+    return this.#file.trouble();
+  }
+
+  #setLeases(leases: LeaseView): void {
+    this.#leases = leases;
+    for (const listener of this.#leaseListeners) listener(leases);
+  }
+
+  #current(): Held {
+    if (this.#held === undefined) throw new Fault({ code: "unavailable", message: "the store is not open" });
+    return this.#held;
+  }
+
+  /** One write in the next transaction; `work` says whether it changed anything. */
+  #write(work: (db: Database, draft: Draft) => boolean): Promise<Written> {
+    return this.#file.write((db) => {
+      this.#draft ??= new Draft(this.#current());
+      const draft = this.#draft;
+      const changed = work(db, draft);
+      return {
+        generation: draft.base.generation,
+        revision: draft.moved ? draft.revision : draft.base.revision,
+        changed,
+      };
+    });
+  }
+
+  #prepare(): void {
+    const draft = this.#draft;
+    if (draft === undefined || !draft.moved) return;
+    this.#file.read((db) => {
+      purge(db, draft, this.#clock.now() - REMOVED_KEPT_MS);
+      db.query("UPDATE facts SET value = ? WHERE name = 'revision'").run(draft.revision);
+    });
+  }
+
+  #committed(): void {
+    const draft = this.#draft;
+    this.#draft = undefined;
+    if (draft === undefined) return;
+    this.#held = draft.held();
+    for (const change of draft.changes(this.#held.state)) {
+      for (const listener of this.#listeners) listener(change);
+    }
+  }
+
+  #schedulePurge(): void {
+    this.#purge = this.#clock.after(PURGE_EVERY_MS, () => {
+      const oldest = this.#clock.now() - REMOVED_KEPT_MS;
+      const due = [...this.#current().removedAt.values()].some((at) => at < oldest);
+      // a failure is told by degraded(), and the next round tries again
+      if (due) void this.#write((db, draft) => purge(db, draft, oldest)).catch(() => undefined);
+      this.#schedulePurge();
+    });
+  }
+}
+
+/** Who this file is: made at its first opening. Returns its generation. */
+function identify(db: Database, realm: string, now: number): number {
+  const fact = db.query<{ value: unknown }, [string]>("SELECT value FROM facts WHERE name = ?");
+  const set = db.query("INSERT OR IGNORE INTO facts VALUES (?, ?)");
+  set.run("realm", realm);
+  set.run("generation", Math.floor(now / 1_000));
+  set.run("revision", 0);
+  const owner = String(fact.get("realm")?.value);
+  if (owner !== realm) {
+    throw new Fault({
+      code: "store_realm",
+      message: `this data directory holds the realm ${owner}, not ${realm}`,
+      hint: "Give every realm a --data-dir of its own.",
+    });
+  }
+  return Number(fact.get("generation")?.value);
+}
+
+const instanceRows = z.array(
+  z.object({ service: z.string(), instance: z.string(), enabled: z.int(), registration: z.string().nullable() }),
+);
+const removedRows = z.array(
+  z.object({ id: z.string(), reason: removalReasonSchema, revision: z.int(), at: z.number() }),
+);
+const versionRows = z.array(z.object({ service: z.string(), version: z.int() }));
+
+/** @throws Fault `store_unreadable` when a row is not what this program writes */
+function load(db: Database, generation: number, path: string): Held {
+  try {
+    const rows = instanceRows.parse(db.query("SELECT * FROM instances").all());
+    const instances = rows.flatMap(({ enabled, registration }): [string, Instance][] => {
+      if (registration === null) return [];
+      const instance = { ...registrationSchema.parse(JSON.parse(registration)), enabled: enabled === 1 };
+      return [[instance.id, instance]];
+    });
+    const removed = removedRows.parse(db.query("SELECT * FROM removed").all());
+    const state: LiveState = {
+      generation,
+      revision: Number(
+        db.query<{ value: unknown }, []>("SELECT value FROM facts WHERE name = 'revision'").get()?.value,
+      ),
+      definitions: versions(db.query("SELECT * FROM definitions").all()),
+      settings: versions(db.query("SELECT * FROM settings").all()),
+      instances: new Map(instances),
+      removed: new Map(removed.map(({ id, reason, revision }) => [id, { id, reason, revision }])),
+    };
+    return {
+      state,
+      removedAt: new Map(removed.map(({ id, at }) => [id, at])),
+      away: new Map(
+        rows.filter((row) => row.registration === null).map((row) => [instanceId(row.service, row.instance), true]),
+      ),
+    };
+  } catch (error) {
+    throw new Fault({
+      code: "store_unreadable",
+      message: `${path} holds something that is no registry`,
+      hint: "Restore it from a backup, or move it away to begin with an empty registry.",
+      cause: error,
+    });
+  }
+}
+
+function versions(rows: unknown): ReadonlyMap<string, number> {
+  return new Map(versionRows.parse(rows).map(({ service, version }) => [service, version]));
+}
+
+/** Carries out a decision. Returns whether anything changed. */
+function obey(
+  db: Database,
+  draft: Draft,
+  target: Target,
+  current: InstanceRecord | undefined,
+  decision: InstanceDecision,
+  now: number,
+): boolean {
+  const { id, service, instance: name } = target;
+  const instance = draft.instances.now.get(id);
+  switch (decision.kind) {
+    case "keep":
+      return false;
+    case "put": {
+      if (!draft.definitions.now.has(service))
+        throw new Fault({ code: "conflict", message: `${service} is not defined`, hint: "Define the service first." });
+      const next: Instance = { ...decision.registration, enabled: decision.enabled };
+      if (instance !== undefined && sameInstance(instance, next)) return false;
+      put(db, draft, next);
+      return true;
+    }
+    case "intend": {
+      if (current === undefined) throw new Fault({ code: "not_found", message: `there is no instance ${id}` });
+      if (current.enabled === decision.enabled) return false;
+      if (instance === undefined) forget(db, draft, target);
+      else put(db, draft, { ...instance, enabled: decision.enabled });
+      return true;
+    }
+    case "remove": {
+      if (current === undefined) return false;
+      if (instance === undefined && !decision.forget) return false;
+      if (instance !== undefined) remove(db, draft, instance, decision.reason, now);
+      if (current.enabled || decision.forget) forget(db, draft, target);
+      else {
+        db.query("INSERT OR REPLACE INTO instances VALUES (?, ?, 0, NULL)").run(service, name);
+        draft.away.edit().set(id, true);
+      }
+      return true;
+    }
+  }
+}
+
+function put(db: Database, draft: Draft, instance: Instance): void {
+  const { id, service } = instance;
+  db.query("INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?)").run(
+    service,
+    instance.instance,
+    instance.enabled ? 1 : 0,
+    JSON.stringify(registrationOf(instance)),
+  );
+  draft.instances.edit().set(id, instance);
+  if (draft.away.now.has(id)) draft.away.edit().delete(id);
+  if (draft.removed.now.has(id)) {
+    db.query("DELETE FROM removed WHERE id = ?").run(id);
+    draft.removed.edit().delete(id);
+    draft.removedAt.edit().delete(id);
+  }
+  draft.touchedInstances.add(id);
+  draft.moved = true;
+}
+
+/** Takes an instance out and keeps the reason; the row in `instances` is the caller's to settle. */
+function remove(db: Database, draft: Draft, instance: Instance, reason: RemovalReason, now: number): void {
+  const { id } = instance;
+  db.query("INSERT OR REPLACE INTO removed VALUES (?, ?, ?, ?)").run(id, reason, draft.revision, now);
+  draft.removed.edit().set(id, { id, reason, revision: draft.revision });
+  draft.removedAt.edit().set(id, now);
+  draft.instances.edit().delete(id);
+  draft.touchedInstances.add(id);
+  draft.moved = true;
+}
+
+/** Drops all that is kept of an instance that is away. */
+function forget(db: Database, draft: Draft, { service, instance, id }: Target): void {
+  db.query("DELETE FROM instances WHERE service = ? AND instance = ?").run(service, instance);
+  if (draft.away.now.has(id)) draft.away.edit().delete(id);
+  draft.moved = true;
+}
+
+/** Drops removals from before `oldest`. Returns whether there were any. */
+function purge(db: Database, draft: Draft, oldest: number): boolean {
+  const due = [...draft.removedAt.now].filter(([, at]) => at < oldest);
+  if (due.length === 0) return false;
+  db.query("DELETE FROM removed WHERE at < ?").run(oldest);
+  for (const [id] of due) {
+    draft.removed.edit().delete(id);
+    draft.removedAt.edit().delete(id);
+  }
+  draft.moved = true;
+  return true;
+}
+
+function expectVersion(what: string, current: number | undefined, expected: number | undefined): void {
+  if (current === expected) return;
+  throw new Fault({
+    code: "conflict",
+    message: `${what} changed meanwhile: it is at version ${current ?? "none"}, not ${expected ?? "none"}`,
+    hint: "Read it again and repeat.",
+  });
+}

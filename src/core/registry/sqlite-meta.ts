@@ -1,0 +1,217 @@
+// The slow half of the embedded store: versions, ports and the audit trail, in the same file and transactions as the rest.
+import type { Database } from "bun:sqlite";
+import type { z } from "zod";
+import { Fault } from "../lib/errors.ts";
+import { readDefinitionSchema } from "../model/service.ts";
+import { type Settings, type SettingsValues, settingsValuesSchema } from "../model/settings.ts";
+import type { AuditEntry, DefinitionVersion, MetaStore, PortReservation } from "./meta-store.ts";
+import type { SqliteFile } from "./sqlite-file.ts";
+
+/** Ports that services get, both ends included: above the well-known, below Linux's ephemeral range (32768). */
+const PORTS = { first: 5_000, last: 29_999 };
+/** The newest entries that the audit trail keeps: about 50 MB. */
+const AUDIT_KEPT = 100_000;
+
+type SettingsRow = { version: number; content: string; at: string; who: string };
+type AuditRow = {
+  at: string;
+  who: string;
+  peer: string;
+  kind: string;
+  target: string;
+  reason: string | null;
+  old: string;
+  new: string;
+};
+
+export class SqliteMeta implements MetaStore {
+  readonly #file: SqliteFile;
+
+  constructor(file: SqliteFile) {
+    this.#file = file;
+  }
+
+  async open(): Promise<void> {
+    this.#file.open();
+  }
+
+  async close(): Promise<void> {
+    this.#file.close();
+  }
+
+  addDefinition(service: string, { definition, published }: DefinitionVersion): Promise<number> {
+    return this.#file.write((db) => {
+      const version = nextVersion(db, "definition_versions", service);
+      db.query("INSERT INTO definition_versions VALUES (?, ?, ?, ?)").run(
+        service,
+        version,
+        JSON.stringify(definition),
+        published === undefined ? null : JSON.stringify(published),
+      );
+      return version;
+    });
+  }
+
+  async definition(service: string, version: number): Promise<DefinitionVersion> {
+    const row = this.#file.read((db) =>
+      db
+        .query<{ definition: string; published: string | null }, [string, number]>(
+          "SELECT definition, published FROM definition_versions WHERE service = ? AND version = ?",
+        )
+        .get(service, version),
+    );
+    if (row === null) throw missing(`version ${version} of the definition of ${service}`);
+    return {
+      definition: parse(readDefinitionSchema, row.definition, `the definition of ${service}`),
+      published:
+        row.published === null
+          ? undefined
+          : parse(readDefinitionSchema, row.published, `the published definition of ${service}`),
+    };
+  }
+
+  addSettings(service: string, values: SettingsValues, at: string, who: string): Promise<number> {
+    return this.#file.write((db) => {
+      const version = nextVersion(db, "settings_versions", service);
+      db.query("INSERT INTO settings_versions VALUES (?, ?, ?, ?, ?)").run(
+        service,
+        version,
+        JSON.stringify(values),
+        at,
+        who,
+      );
+      return version;
+    });
+  }
+
+  async settings(service: string, version: number): Promise<Settings> {
+    const row = this.#file.read((db) =>
+      db
+        .query<SettingsRow, [string, number]>("SELECT * FROM settings_versions WHERE service = ? AND version = ?")
+        .get(service, version),
+    );
+    if (row === null) throw missing(`version ${version} of the settings of ${service}`);
+    return settingsOf(service, row);
+  }
+
+  async settingsHistory(
+    service: string,
+    limit: number,
+  ): Promise<readonly (Settings & { readonly at: string; readonly who: string })[]> {
+    const rows = this.#file.read((db) =>
+      db
+        .query<SettingsRow, [string, number]>(
+          "SELECT * FROM settings_versions WHERE service = ? ORDER BY version DESC LIMIT ?",
+        )
+        .all(service, limit),
+    );
+    return rows.map((row) => Object.assign(settingsOf(service, row), { at: row.at, who: row.who }));
+  }
+
+  reservePort(service: string, taken: ReadonlySet<number>): Promise<PortReservation & { readonly created: boolean }> {
+    return this.#file.write((db) => {
+      const reservations = portsOf(db);
+      const own = reservations.find((reservation) => reservation.service === service);
+      if (own !== undefined) return { ...own, created: false };
+      const used = new Set(reservations.map(({ port }) => port));
+      let port = PORTS.first;
+      while (used.has(port) || taken.has(port)) port += 1;
+      if (port > PORTS.last) {
+        throw new Fault({
+          code: "conflict",
+          message: `no port from ${PORTS.first} to ${PORTS.last} is free`,
+          hint: "Release ports of services that are gone: DELETE /v1/ports/SERVICE.",
+        });
+      }
+      db.query("INSERT INTO ports VALUES (?, ?)").run(service, port);
+      return { service, port, created: true };
+    });
+  }
+
+  async ports(): Promise<readonly PortReservation[]> {
+    return this.#file.read(portsOf);
+  }
+
+  releasePort(service: string): Promise<boolean> {
+    return this.#file.write((db) => db.query("DELETE FROM ports WHERE service = ?").run(service).changes > 0);
+  }
+
+  // not durable by itself: an audit entry rides on the fsync of the next write, and kill -9 does not reach it
+  addAudit(entry: AuditEntry): Promise<void> {
+    return this.#file.write(
+      (db) => {
+        const { lastInsertRowid } = db
+          .query("INSERT INTO audit (at, who, peer, kind, target, reason, old, new) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
+          .run(
+            entry.at,
+            entry.who,
+            entry.from,
+            entry.kind,
+            entry.target,
+            entry.reason ?? null,
+            JSON.stringify(entry.before ?? null),
+            JSON.stringify(entry.after ?? null),
+          );
+        const number = Number(lastInsertRowid);
+        if (number % 1_000 === 0) db.query("DELETE FROM audit WHERE number <= ?").run(number - AUDIT_KEPT);
+      },
+      { durable: false },
+    );
+  }
+
+  async audit(limit: number): Promise<readonly AuditEntry[]> {
+    const rows = this.#file.read((db) =>
+      db.query<AuditRow, [number]>("SELECT * FROM audit ORDER BY number DESC LIMIT ?").all(limit),
+    );
+    return rows.map(({ at, who, peer, kind, target, reason, old, new: after }) => ({
+      at,
+      who,
+      from: peer,
+      kind,
+      target,
+      reason: reason ?? undefined,
+      before: JSON.parse(old),
+      after: JSON.parse(after),
+    }));
+  }
+
+  degraded(): string | undefined {
+    return this.#file.trouble();
+  }
+}
+
+function nextVersion(db: Database, table: "definition_versions" | "settings_versions", service: string): number {
+  const row = db
+    .query<{ newest: number | null }, [string]>(`SELECT max(version) AS newest FROM ${table} WHERE service = ?`)
+    .get(service);
+  return (row?.newest ?? 0) + 1;
+}
+
+function portsOf(db: Database): PortReservation[] {
+  return db.query<PortReservation, []>("SELECT service, port FROM ports ORDER BY port").all();
+}
+
+function settingsOf(service: string, { version, content }: SettingsRow): Settings {
+  return { service, version, values: parse(settingsValuesSchema, content, `the settings of ${service}`) };
+}
+
+function missing(what: string): Fault {
+  return new Fault({
+    code: "meta_missing",
+    message: `${what} does not exist`,
+    hint: "The store is damaged; restore it from a backup.",
+  });
+}
+
+function parse<T>(schema: z.ZodType<T>, text: string, what: string): T {
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch (error) {
+    throw new Fault({
+      code: "meta_unreadable",
+      message: `${what} cannot be read`,
+      hint: "The store is damaged; restore it from a backup.",
+      cause: error,
+    });
+  }
+}
