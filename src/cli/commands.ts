@@ -1,13 +1,14 @@
 // Every subcommand, grouped and in the order of `--help`. Each file wires one program; programs themselves are loaded when
 // they run, so that `smartstack --version` does not pay for them: a file named here imports its program inside `run`.
 import type { Command } from "./command.ts";
+import { gen } from "./gen.ts";
 
 /** Commands under one heading of `smartstack --help`. */
 export type CommandGroup = { readonly heading: string; readonly commands: readonly Command[] };
 
 export const commandGroups: readonly CommandGroup[] = [
   { heading: "Programs:", commands: [] },
-  { heading: "For developers:", commands: [] },
+  { heading: "For developers:", commands: [gen] },
   { heading: "For operators:", commands: [] },
   { heading: "About this program:", commands: [] },
 ];

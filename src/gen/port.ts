@@ -1,0 +1,93 @@
+// Which port a new service gets. Atlas knows the realm's; without it this machine's own knowledge has to do: ports of
+// neighbouring projects, ports that somebody listens on, and ports that another run of gen is about to take.
+import { readdir, readFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { dirname, join } from "node:path";
+import { isMap, parseDocument } from "yaml";
+import { errorCode, Fault } from "../core/lib/errors.ts";
+
+/** The range of design and Atlas, both ends included. */
+export const FIRST_PORT = 5000;
+export const LAST_PORT = 29_999;
+
+/** A port that no other run on this machine gets until it is released. */
+export type HeldPort = { readonly port: number; release(): Promise<void> };
+
+/**
+ * The lowest port that no neighbour names and nobody listens on, held until released.
+ *
+ * Holding is listening on it: two runs at once cannot both, and a killed run lets go by dying. Neighbours are asked after
+ * the port is held: a run releases its port only once its project is in place for the next one to see.
+ * @throws Fault `no_port` when all are taken
+ */
+export async function holdFreePort(neighbours: () => Promise<ReadonlySet<number>>): Promise<HeldPort> {
+  const known = await neighbours();
+  for (let port = FIRST_PORT; port <= LAST_PORT; port += 1) {
+    if (known.has(port)) continue;
+    const held = await holdPort(port);
+    if (held === undefined) continue;
+    if (!(await neighbours()).has(port)) return held;
+    await held.release();
+  }
+  throw new Fault({
+    code: "no_port",
+    message: `no port from ${FIRST_PORT} to ${LAST_PORT} is free`,
+    hint: "Give one with --port.",
+  });
+}
+
+/** Holds this very port, or returns undefined when somebody has it. */
+export async function holdPort(port: number): Promise<HeldPort | undefined> {
+  // on every address first, to notice who listens on one of them only; then on loopback alone, where nobody else can knock
+  const everywhere = await listen(port, "0.0.0.0");
+  if (everywhere === undefined) return undefined;
+  await everywhere.release();
+  return listen(port, "127.0.0.1");
+}
+
+function listen(port: number, host: string): Promise<HeldPort | undefined> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((socket) => socket.destroy());
+    server.once("error", (error) => {
+      if (errorCode(error) === "EADDRINUSE" || errorCode(error) === "EACCES") resolve(undefined);
+      else reject(error);
+    });
+    server.listen({ port, host, exclusive: true }, () => {
+      const address = server.address();
+      const actual = typeof address === "object" && address !== null ? address.port : port;
+      resolve({ port: actual, release: () => new Promise((done) => server.close(() => done())) });
+    });
+  });
+}
+
+/** A port that is free now, for the trial run of a service. */
+export async function freePort(): Promise<number> {
+  const held = await listen(0, "127.0.0.1");
+  if (held === undefined) throw new Fault({ code: "no_port", message: "the system has no free port" });
+  await held.release();
+  return held.port;
+}
+
+/**
+ * The ports that `smartstack.yaml` files name in the directories beside `target`. A file that cannot be read or is no YAML
+ * names none: somebody else's broken file is no reason to refuse a new service.
+ */
+export async function neighbourPorts(target: string): Promise<ReadonlySet<number>> {
+  const parent = dirname(target);
+  const entries = await readdir(parent, { withFileTypes: true });
+  const paths = entries
+    .filter((entry) => entry.isDirectory() || entry.isSymbolicLink())
+    .map((entry) => join(parent, entry.name))
+    .filter((path) => path !== target);
+  const ports = await Promise.all(paths.map((path) => projectPort(path)));
+  return new Set(ports.filter((port) => port !== undefined));
+}
+
+/** The port in a project's `smartstack.yaml`, or undefined. */
+export async function projectPort(directory: string): Promise<number | undefined> {
+  const text = await readFile(join(directory, "smartstack.yaml"), "utf8").catch(() => undefined);
+  if (text === undefined) return undefined;
+  const document = parseDocument(text);
+  const port: unknown = isMap(document.contents) ? document.get("port") : undefined;
+  return typeof port === "number" ? port : undefined;
+}
