@@ -1,8 +1,8 @@
 // From flags, environment and a configuration file to the values a command runs with, each with where it came from.
 // Precedence: flag > environment > file > default. The one place of the command line that reads process.env.
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
 import { resolve } from "node:path";
-import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
+import { type Document, isMap, isScalar, isSeq, LineCounter, type ParsedNode, parseDocument } from "yaml";
 import { describeError, Fault } from "../core/lib/errors.ts";
 import type { Option } from "./options.ts";
 
@@ -28,6 +28,8 @@ export type Given = {
   readonly flags: Readonly<Record<string, unknown>>;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly file?: { readonly path: string; readonly text: string } | undefined;
+  /** What already went wrong on the way here, such as a file that cannot be read; told together with the rest. */
+  readonly issues?: readonly ConfigIssue[];
 };
 
 /** One thing wrong with the configuration. */
@@ -56,7 +58,8 @@ export function environmentNameOf(key: string): string {
   return `SMARTSTACK_${kebab(key).replaceAll("-", "_").toUpperCase()}`;
 }
 
-function kebab(key: string): string {
+/** `dataDir` → `data-dir`, as keys stand in configuration files. */
+export function kebab(key: string): string {
   return key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
@@ -78,7 +81,7 @@ export function formatSource(source: Source): string {
  * @throws ConfigError with every bad or unknown key
  */
 export function resolveConfig<O extends Options>(options: O, given: Given): Resolved<O> {
-  const issues: ConfigIssue[] = [];
+  const issues: ConfigIssue[] = [...(given.issues ?? [])];
   const file = given.file === undefined ? new Map<string, FileEntry>() : readConfigFile(given.file, options, issues);
   const values: Record<string, unknown> = {};
   const sources: Record<string, Source> = {};
@@ -89,15 +92,17 @@ export function resolveConfig<O extends Options>(options: O, given: Given): Reso
       sources[key] = { kind: "default" };
       continue;
     }
-    const result = spec.kind.schema.safeParse(found.raw);
-    if (result.success) values[key] = result.data;
-    else
-      issues.push({
-        key: kebab(key),
-        source: formatSource(found.source),
-        message: `${result.error.issues[0]?.message ?? "is not valid"}, not ${show(found.raw)}`,
-      });
     sources[key] = found.source;
+    const result = spec.kind.schema.safeParse(found.raw);
+    if (result.success) {
+      values[key] = result.data;
+      continue;
+    }
+    const message =
+      found.raw === null
+        ? "has no value; leave the line out to take the default"
+        : `${result.error.issues[0]?.message ?? "is not valid"}, not ${show(found.raw)}`;
+    issues.push({ key: kebab(key), source: formatSource(found.source), message });
   }
   if (issues.length > 0) throw new ConfigError(issues);
   return { values: values as Values<O>, sources: sources as Resolved<O>["sources"] };
@@ -124,36 +129,57 @@ function readConfigFile(
   options: Options,
   issues: ConfigIssue[],
 ): Map<string, FileEntry> {
-  const lines = new LineCounter();
-  const document = parseDocument(file.text, { lineCounter: lines });
   const entries = new Map<string, FileEntry>();
-  for (const error of document.errors) {
-    issues.push({
-      key: "config",
-      source: `${file.path}:${error.linePos?.[0].line ?? 1}`,
-      message: error.message.split("\n")[0] ?? "is not YAML",
-    });
+  const lines = new LineCounter();
+  const complain = (line: number, message: string, key = "config"): void => {
+    issues.push({ key, source: `${file.path}:${line}`, message });
+  };
+  const document = parseYaml(file.text, lines);
+  if (typeof document === "string") {
+    complain(1, document);
+    return entries;
   }
-  if (issues.length > 0 || document.contents === null) return entries;
-  if (!isMap(document.contents)) {
-    issues.push({ key: "config", source: `${file.path}:1`, message: "must hold keys and values, one a line" });
+  const { contents, errors, warnings } = document;
+  for (const { message, linePos } of [...errors, ...warnings])
+    complain(linePos?.[0].line ?? 1, message.split("\n", 1)[0]?.replace(/ at line .*$/, "") ?? "is not YAML");
+  const empty = contents === null || (isScalar(contents) && contents.value === null);
+  if (errors.length + warnings.length > 0 || empty) return entries;
+  if (!isMap(contents)) {
+    complain(1, "must hold keys and values, one a line, such as `log-level: debug`");
     return entries;
   }
   const known = new Map(Object.keys(options).map((key) => [kebab(key), key]));
-  for (const pair of document.contents.items) {
-    const name = isScalar(pair.key) ? String(pair.key.value) : String(pair.key);
-    const offset = isScalar(pair.key) ? pair.key.range?.[0] : undefined;
-    const line = lines.linePos(offset ?? 0).line;
+  for (const { key: node, value } of contents.items) {
+    const name = isScalar(node) ? String(node.value) : String(node);
+    const { line } = lines.linePos(node.range[0]);
     const key = known.get(name);
-    if (key === undefined)
-      issues.push({
-        key: name,
-        source: `${file.path}:${line}`,
-        message: `is not a key of this command${suggest(name, [...known.keys()])}`,
-      });
-    else entries.set(key, { raw: document.toJS()[name], path: file.path, line });
+    const raw = rawValue(value);
+    if (key === undefined) complain(line, `is not a key of this command${suggest(name, [...known.keys()])}`, name);
+    else if (raw === undefined) complain(line, "must be one value or a list of values", name);
+    else entries.set(key, { raw, path: file.path, line });
   }
   return entries;
+}
+
+/** The parsed document, or why there is none: on a few monsters (deep nesting) the parser throws instead of reporting. */
+function parseYaml(text: string, lineCounter: LineCounter): Document.Parsed | string {
+  try {
+    return parseDocument(text, { lineCounter });
+  } catch (error) {
+    return `is not YAML: ${describeError(error)}`;
+  }
+}
+
+/**
+ * A scalar as it is written, so that a file means what the same text means in a flag: `1.10` is not 1.1. A list as the
+ * list of these, null for `key:` with nothing behind it, undefined for what no option takes: maps and aliases.
+ */
+function rawValue(node: ParsedNode | null): unknown {
+  if (node === null) return null;
+  if (isScalar(node)) return node.value !== null && node.type === "PLAIN" ? node.source : node.value;
+  if (!isSeq(node)) return undefined;
+  const items = node.items.map(rawValue);
+  return items.includes(undefined) ? undefined : items;
 }
 
 /** `, did you mean X?` for the nearest known name, or nothing. */
@@ -178,9 +204,11 @@ function editDistance(a: string, b: string): number {
   return previous[b.length] ?? 0;
 }
 
+/** A value in a message: short, and without the password of a URL. */
 function show(raw: unknown): string {
-  const shown = typeof raw === "string" ? `"${raw}"` : JSON.stringify(raw);
-  return shown.length > 80 ? `${shown.slice(0, 79)}…` : shown;
+  const shown = JSON.stringify(raw) ?? String(raw);
+  const safe = shown.replaceAll(/(:\/\/)[^/@\s"]*@/g, "$1…@");
+  return safe.length > 80 ? `${safe.slice(0, 79)}…` : safe;
 }
 
 /**
@@ -195,15 +223,21 @@ export function loadConfig<O extends Options>(
   const environment = process.env;
   const path = configFlag ?? (environment.SMARTSTACK_CONFIG || undefined);
   if (path === undefined) return resolveConfig(options, { flags, environment });
-  return resolveConfig(options, {
-    flags,
-    environment,
-    file: {
-      path,
-      text: readText(path, "config", configFlag === undefined ? "environment SMARTSTACK_CONFIG" : "flag --config"),
-    },
-  });
+  const source = configFlag === undefined ? "environment SMARTSTACK_CONFIG" : "flag --config";
+  return resolveConfig(options, { flags, environment, ...readConfigText(path, source) });
 }
+
+function readConfigText(path: string, source: string): Pick<Given, "file" | "issues"> {
+  try {
+    return { file: { path, text: readText(path, "config", source) } };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return { issues: error.issues };
+  }
+}
+
+/** Configuration, tokens and certificates are small; whoever names something larger named the wrong thing. */
+const MAX_FILE_BYTES = 1_048_576;
 
 /**
  * A file that an option names, as text.
@@ -211,9 +245,26 @@ export function loadConfig<O extends Options>(
  */
 export function readText(path: string, key: string, source: string): string {
   try {
-    return readFileSync(resolve(path), "utf8");
+    return new TextDecoder("utf-8", { fatal: true }).decode(readBounded(resolve(path)));
   } catch (error) {
-    throw new ConfigError([{ key, source, message: `cannot be read: ${describeError(error)}` }]);
+    const reason = error instanceof TypeError ? "is not UTF-8 text" : `cannot be read: ${describeError(error)}`;
+    throw new ConfigError([{ key: kebab(key), source, message: `${path} ${reason}` }]);
+  }
+}
+
+function readBounded(path: string): Uint8Array {
+  const file = openSync(path, "r");
+  try {
+    const buffer = new Uint8Array(MAX_FILE_BYTES + 1);
+    let length = 0;
+    while (length < buffer.length) {
+      const read = readSync(file, buffer, length, buffer.length - length, null);
+      if (read === 0) return buffer.subarray(0, length);
+      length += read;
+    }
+    throw new Error("it is larger than 1 MiB");
+  } finally {
+    closeSync(file);
   }
 }
 

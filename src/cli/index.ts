@@ -1,24 +1,29 @@
 // The command line: the table of commands, turned into commander's, and the way from an error to an exit code.
 import { Command as Commander, CommanderError } from "commander";
-import { describeError, Fault } from "../core/lib/errors.ts";
+import { describeError, errorCode, Fault } from "../core/lib/errors.ts";
 import { VERSION } from "../core/lib/version.ts";
 import type { Command } from "./command.ts";
-import { commandGroups } from "./commands.ts";
-import { ConfigError, environmentNameOf, flagOf, loadConfig, suggest } from "./config.ts";
+import { type CommandGroup, commandGroups } from "./commands.ts";
+import { ConfigError, flagOf, loadConfig, suggest } from "./config.ts";
 import { EXIT, type ExitCode, exitCodeOf } from "./exit-codes.ts";
-import type { Option } from "./options.ts";
+import { formatValue, type Option } from "./options.ts";
+
+const SOURCES = `Every option but --help is also a variable (--log-level: SMARTSTACK_LOG_LEVEL) and, but for --config, a key of the
+--config file (log-level: info). A flag wins over a variable, a variable over the file.`;
 
 /**
  * Runs one command line.
  * @param argv without the program's own name
  * @returns the exit status; messages went to standard error
  */
-export async function run(argv: readonly string[]): Promise<ExitCode> {
-  const { before, rest } = splitRest(argv);
+export async function run(argv: readonly string[], groups: readonly CommandGroup[] = commandGroups): Promise<ExitCode> {
+  for (const stream of [process.stdout, process.stderr])
+    if (!stream.listeners("error").includes(ignoreClosedPipe)) stream.on("error", ignoreClosedPipe);
   let status: ExitCode = EXIT.done;
-  const program = createProgram(rest, (code) => {
+  const program = createProgram(argv, groups, (code) => {
     status = code;
   });
+  const { before } = splitRest(argv);
   try {
     await program.parseAsync(before, { from: "user" });
     return status;
@@ -27,26 +32,48 @@ export async function run(argv: readonly string[]): Promise<ExitCode> {
   }
 }
 
-/** commander's tree of the whole command line; `completion` walks it too. */
-export function createProgram(rest: readonly string[] | undefined, onExit: (code: ExitCode) => void): Commander {
-  const program = new Commander("smartstack")
+/** A reader that has seen enough (`smartstack services | head -1`) is no failure of ours. */
+function ignoreClosedPipe(error: unknown): void {
+  if (errorCode(error) !== "EPIPE") throw error;
+}
+
+function createProgram(
+  argv: readonly string[],
+  groups: readonly CommandGroup[],
+  onExit: (code: ExitCode) => void,
+): Commander {
+  const program = quiet(new Commander("smartstack"))
     .description("Everything a small team needs to run HTTP microservices on plain Linux hosts.")
+    .usage("COMMAND [options]")
     .version(VERSION, "--version", "print the version")
-    .helpCommand(false)
+    .helpOption("-h, --help", "explain this command")
+    .addHelpCommand(
+      new Commander("help")
+        .argument("[COMMAND]")
+        .description("explain a command")
+        .helpGroup(groups.at(-1)?.heading ?? ""),
+    )
+    .configureHelp({ subcommandTerm: (command) => command.name() })
+    // what stands behind a command is the command's: `register … --version 1.2` is no request for ours
+    .enablePositionalOptions()
     .exitOverride()
-    .showSuggestionAfterError()
-    .configureOutput({ writeErr: () => undefined });
-  for (const { heading, commands } of commandGroups) {
+    .addHelpText("after", "\nsmartstack COMMAND --help explains one command.");
+  for (const { heading, commands } of groups) {
     program.commandsGroup(heading);
-    for (const command of commands) addCommand(program, command, rest, onExit);
+    for (const command of commands) addCommand(program, command, argv, onExit);
   }
   return program;
+}
+
+/** Errors are told by `report`, in one form; commander still prints help by itself. */
+function quiet(commander: Commander): Commander {
+  return commander.showSuggestionAfterError().configureOutput({ outputError: () => undefined });
 }
 
 function addCommand(
   program: Commander,
   command: Command,
-  rest: readonly string[] | undefined,
+  argv: readonly string[],
   onExit: (code: ExitCode) => void,
 ): void {
   const [first = "", second] = command.name.split(" ");
@@ -54,38 +81,41 @@ function addCommand(
     second === undefined
       ? program
       : (program.commands.find((other) => other.name() === first) ?? addGroup(program, first));
-  const built = parent
-    .command(second ?? first)
+  const built = quiet(parent.command(second ?? first))
     .description(command.summary)
-    .exitOverride()
-    .configureOutput({ writeErr: () => undefined })
+    .helpOption("-h, --help", "explain this command")
+    .helpCommand(false)
     // unknown flags are collected below, so that all of them are named at once
     .allowUnknownOption()
     .allowExcessArguments()
     .usage(usageOf(command))
-    .option("--config <FILE>", "read options from this YAML file (environment SMARTSTACK_CONFIG)");
+    .exitOverride((error) => {
+      throw error.exitCode === 0 ? error : usageError(command, error.message.replace(/^error: /, ""));
+    });
+  for (const { name, describe } of command.arguments ?? []) built.argument(`[${name}]`, describe);
   for (const [key, option] of Object.entries(command.options)) addOption(built, key, option);
+  built.option("--config <FILE>", "read options from this YAML file");
   const examples = command.examples ?? [];
   if (examples.length > 0) built.addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
+  built.addHelpText("after", `\n${SOURCES}`);
   built.action(async () => {
+    const { rest } = splitRest(argv);
     const given = built.opts<Record<string, unknown>>();
+    const { args, switched } = splitSwitches(command, built.args);
+    checkArguments(command, args, rest);
+    checkFlagValues(command, argv);
     const flags = Object.fromEntries(Object.keys(command.options).map((key) => [key, rawFlag(key, given)]));
-    checkArguments(command, built.args, rest);
     const { values, sources } = loadConfig(
       command.options,
-      flags,
+      { ...flags, ...switched },
       typeof given.config === "string" ? given.config : undefined,
     );
-    onExit(await command.run({ values, sources, args: built.args, rest }));
+    onExit(await command.run({ values, sources, args, rest }));
   });
 }
 
 function addGroup(program: Commander, name: string): Commander {
-  return program
-    .command(name)
-    .description(`${name} …`)
-    .exitOverride()
-    .configureOutput({ writeErr: () => undefined });
+  return quiet(program.command(name)).description(`${name} …`).helpCommand(false).exitOverride();
 }
 
 function usageOf(command: Command): string {
@@ -93,7 +123,7 @@ function usageOf(command: Command): string {
     const shown = variadic ? `${name}…` : name;
     return optional ? `[${shown}]` : shown;
   });
-  return ["[options]", ...names, ...(command.acceptsRest === undefined ? [] : [`[-- ${command.acceptsRest}]`])].join(
+  return [...names, "[options]", ...(command.acceptsRest === undefined ? [] : [`[-- ${command.acceptsRest}]`])].join(
     " ",
   );
 }
@@ -103,19 +133,12 @@ function addOption(built: Commander, key: string, option: Option<unknown>): void
   const short = option.short === undefined ? "" : `-${option.short}, `;
   const flags = `${short}${flagOf(key)}${placeholder === undefined ? "" : ` <${placeholder}>`}`;
   const shown =
-    option.default === undefined || option.default === false ? "" : `, default ${formatDefault(option.default)}`;
-  const help = `${option.describe} (${environmentNameOf(key)}${shown})`;
+    option.default === undefined || option.default === false ? "" : ` (default ${formatValue(option.default)})`;
+  const help = option.describe + shown;
   // no default is told to commander: a flag that was not given has no value, and the next source is asked
   if (repeatable)
     built.option(flags, help, (value: string, previous: string[] | undefined) => [...(previous ?? []), value]);
   else built.option(flags, help);
-}
-
-function formatDefault(value: unknown): string {
-  if (Array.isArray(value)) return value.join(",");
-  if (typeof value === "object" && value !== null && "host" in value && "port" in value)
-    return `${String(value.host)}:${String(value.port)}`;
-  return String(value);
 }
 
 /** commander turns `--no-git` into `git: false`; everything else keeps its name. */
@@ -125,22 +148,60 @@ function rawFlag(key: string, given: Readonly<Record<string, unknown>>): unknown
   return given[`${match[1]?.toLowerCase()}${match[2]}`] === false ? true : undefined;
 }
 
+/** `--json=false` turns a switch off that the environment or a file turned on; commander leaves it among the arguments. */
+function splitSwitches(
+  command: Command,
+  given: readonly string[],
+): { args: readonly string[]; switched: Readonly<Record<string, string>> } {
+  const args: string[] = [];
+  const switched: Record<string, string> = {};
+  for (const arg of given) {
+    const [flag, value] = arg.split(/=(.*)/s, 2);
+    const key = Object.keys(command.options).find((other) => flagOf(other) === flag);
+    if (key !== undefined && value !== undefined && command.options[key]?.kind.placeholder === undefined)
+      switched[key] = value;
+    else args.push(arg);
+  }
+  return { args, switched };
+}
+
+function knownFlags(command: Command): readonly string[] {
+  return [...Object.keys(command.options).map(flagOf), "--config", "--help"];
+}
+
 function checkArguments(command: Command, args: readonly string[], rest: readonly string[] | undefined): void {
   const unknown = args.filter((arg) => arg.startsWith("-") && arg !== "-");
-  const known = [...Object.keys(command.options).map(flagOf), "--config", "--help"];
   if (unknown.length > 0) {
-    throw usageError(
-      command,
-      unknown.map((flag) => `unknown flag ${flag}${suggest(flag.replace(/=.*$/, ""), known)}`).join("\n"),
-    );
+    const known = knownFlags(command);
+    const named = unknown.map((arg) => arg.replace(/=.*$/s, ""));
+    throw usageError(command, named.map((flag) => `unknown flag ${flag}${suggest(flag, known)}`).join("\n"));
   }
   const wanted = command.arguments ?? [];
   const missing = wanted.slice(args.length).filter(({ optional }) => !optional);
   if (missing.length > 0 && rest === undefined)
     throw usageError(command, `missing ${missing.map(({ name }) => name).join(" and ")}`);
-  if (args.length > wanted.length && !wanted.some(({ variadic }) => variadic))
-    throw usageError(command, `unexpected argument "${args[wanted.length] ?? ""}"`);
+  const excess = args[wanted.length];
+  if (excess !== undefined && !wanted.some(({ variadic }) => variadic))
+    throw usageError(command, `unexpected argument "${excess}"`);
+  for (const [index, { name, choices }] of wanted.entries()) {
+    const arg = args[index];
+    if (choices !== undefined && arg !== undefined && !choices.includes(arg))
+      throw usageError(command, `${name} is one of ${choices.join(", ")}, not "${arg}"${suggest(arg, choices)}`);
+  }
   if (rest !== undefined && command.acceptsRest === undefined) throw usageError(command, "takes nothing behind --");
+}
+
+/** `--reason --wait`: the value was forgotten, and the next flag must not become it. */
+function checkFlagValues(command: Command, argv: readonly string[]): void {
+  const known = knownFlags(command);
+  for (const [key, { kind, short }] of Object.entries(command.options)) {
+    if (kind.placeholder === undefined) continue;
+    for (const [index, arg] of argv.entries()) {
+      const next = argv[index + 1];
+      if ((arg === flagOf(key) || arg === `-${short}`) && next !== undefined && known.includes(next))
+        throw usageError(command, `${arg} needs a value; if ${next} is meant to be it, write ${flagOf(key)}=${next}`);
+    }
+  }
 }
 
 /** A command line that makes no sense: exit code 2, and where to read how it is meant. */
@@ -157,21 +218,27 @@ function report(error: unknown): ExitCode {
   if (error instanceof CommanderError) {
     // --help and --version end this way too
     if (error.exitCode === 0) return EXIT.done;
+    // no command at all: help was printed
     if (error.code === "commander.help") return EXIT.usage;
-    console.error(`smartstack: ${error.message.replace(/^error: /, "")}\nSee smartstack --help.`);
+    const options = error.code === "commander.unknownOption" ? "Options stand behind the command. " : "";
+    complain(`smartstack: ${error.message.replace(/^error: /, "")}`, `${options}See smartstack --help.`);
     return EXIT.usage;
   }
   if (error instanceof ConfigError) {
     const { issues } = error;
-    console.error(
+    complain(
       `smartstack: ${issues.length === 1 ? "a value is" : `${issues.length} values are`} not usable; nothing was started`,
+      ...issues.map((issue) => `  ${issue.key} (${issue.source}): ${issue.message}`),
     );
-    for (const issue of issues) console.error(`  ${issue.key} (${issue.source}): ${issue.message}`);
     return EXIT.usage;
   }
-  console.error(`smartstack: ${describeError(error)}`);
-  if (error instanceof Fault && error.hint !== undefined) console.error(error.hint);
+  complain(`smartstack: ${describeError(error)}`);
+  if (error instanceof Fault && error.hint !== undefined) complain(error.hint);
   // anything not thrown on purpose is our bug: show where
-  if (!(error instanceof Fault) && error instanceof Error && error.stack !== undefined) console.error(error.stack);
+  if (!(error instanceof Fault) && error instanceof Error && error.stack !== undefined) complain(error.stack);
   return exitCodeOf(error);
+}
+
+function complain(...lines: readonly string[]): void {
+  process.stderr.write(lines.map((line) => `${line}\n`).join(""));
 }

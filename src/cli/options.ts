@@ -7,7 +7,15 @@ import { hostName, port as portNumber } from "../core/model/names.ts";
 import { realmName } from "../core/model/realm.ts";
 
 /** A kind of value: how it is called in `--help`, and how it is read. Without a placeholder it is a switch. */
-export type Kind<T> = { readonly placeholder?: string; readonly schema: z.ZodType<T>; readonly repeatable?: boolean };
+export type Kind<T> = {
+  readonly placeholder?: string;
+  readonly schema: z.ZodType<T>;
+  readonly repeatable?: boolean;
+  /** The only values there are: `completion` offers them. */
+  readonly choices?: readonly string[];
+  /** A value that is good, for the commented configuration file of an option without a default. @default the placeholder */
+  readonly example?: string;
+};
 
 /** One option of a command: its kind, one line of help, and what it is when nobody says. */
 export type Option<T> = {
@@ -29,21 +37,18 @@ export function option<T>(
   return { kind, describe, default: fallback, ...(short === undefined ? {} : { short }) };
 }
 
-const scalarText = z.union([z.string(), z.number().transform(String), z.boolean().transform(String)]);
+const scalarText = z.union([z.string(), z.number().transform(String), z.boolean().transform(String)], {
+  error: "must be one value",
+});
 
 function numeric(schema: z.ZodType<number, number>, expected: string): z.ZodType<number> {
-  return z
-    .union(
-      [
-        z.number(),
-        z
-          .string()
-          .regex(/^-?\d+$/, expected)
-          .transform(Number),
-      ],
-      { error: expected },
-    )
-    .pipe(schema);
+  return z.unknown().transform((value, context) => {
+    const number = typeof value === "string" && /^-?\d+$/.test(value) ? Number(value) : value;
+    const result = schema.safeParse(number);
+    if (result.success) return result.data;
+    context.addIssue({ code: "custom", message: expected });
+    return z.NEVER;
+  });
 }
 
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
@@ -56,7 +61,9 @@ export const text = (placeholder: string): Kind<string> => ({
 export const texts = (placeholder: string): Kind<readonly string[]> => ({
   placeholder,
   repeatable: true,
-  schema: z.union([z.string().transform((one) => [one]), z.array(z.string())]),
+  schema: z.union([z.string().transform((one) => [one]), z.array(z.string())], {
+    error: "must be one value or a list of values",
+  }),
 });
 
 /** A comma-separated list, or a YAML list. */
@@ -66,32 +73,39 @@ export const list = (
 ): Kind<readonly string[]> => ({
   placeholder,
   schema: z
-    .union([
-      z.string().transform((value) =>
-        value
-          .split(",")
-          .map((part) => part.trim())
-          .filter((part) => part !== ""),
-      ),
-      z.array(z.string()),
-    ])
+    .union(
+      [
+        z.string().transform((value) =>
+          value
+            .split(",")
+            .map((part) => part.trim())
+            .filter((part) => part !== ""),
+        ),
+        z.array(z.string()),
+      ],
+      { error: "must be values with commas between them, or a list" },
+    )
     .pipe(z.array(item).min(1, "must not be empty")),
 });
 
 export const integer = (placeholder: string, min: number, max: number): Kind<number> => ({
   placeholder,
-  schema: numeric(
-    z.int().min(min, `must be ${min} or more`).max(max, `must be ${max} or less`),
-    "must be a whole number",
-  ),
+  example: String(min),
+  schema: numeric(z.int().min(min).max(max), `must be a whole number from ${min} to ${max}`),
 });
 
-export const port: Kind<number> = { placeholder: "PORT", schema: numeric(portNumber, "must be a port, 1 to 65535") };
+export const port: Kind<number> = {
+  placeholder: "PORT",
+  example: "5000",
+  schema: numeric(portNumber, "must be a port, 1 to 65535"),
+};
 
 export const path = (placeholder = "FILE"): Kind<string> => text(placeholder);
 
 export const oneOf = <const T extends string>(values: readonly [T, ...T[]]): Kind<T> => ({
   placeholder: values.join("|"),
+  choices: values,
+  example: values[0],
   schema: z.enum(values, { error: `must be one of ${values.join(", ")}` }),
 });
 
@@ -100,16 +114,20 @@ export const toggle: Kind<boolean> = {
   schema: z.union([z.boolean(), z.stringbool()], { error: "must be true or false" }),
 };
 
+/** The longest a timer can wait; a longer one would fire at once. */
+const LONGEST_MS = 2_147_483_647;
+
 /** `1500`, `1500ms`, `10s`, `5m`, `1h` → milliseconds. */
 export const duration: Kind<number> = {
   placeholder: "TIME",
-  schema: z.union([z.number(), z.string()]).transform((value, context) => {
-    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(String(value));
-    if (match === null) {
-      context.addIssue({ code: "custom", message: "must be a time such as 500ms, 10s or 5m" });
-      return z.NEVER;
-    }
-    return Number(match[1]) * (UNITS_MS[match[2] ?? "ms"] ?? 1);
+  example: "10s",
+  schema: scalarText.transform((value, context) => {
+    const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(value);
+    const ms = Math.round(Number(match?.[1]) * (UNITS_MS[match?.[2] ?? "ms"] ?? 1));
+    if (ms <= LONGEST_MS) return ms;
+    const message = match === null ? "must be a time such as 500ms, 10s or 5m" : "must be at most 596h";
+    context.addIssue({ code: "custom", message });
+    return z.NEVER;
   }),
 };
 
@@ -119,6 +137,7 @@ export type HostPort = { readonly host: string; readonly port: number };
 /** `HOST:PORT`, `[::1]:PORT`; port 0 asks the system for a free one. */
 export const hostPort: Kind<HostPort> = {
   placeholder: "HOST:PORT",
+  example: "127.0.0.1:7400",
   schema: scalarText.transform((value, context) => {
     const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(value);
     const host = match?.[1] ?? match?.[2];
@@ -136,20 +155,37 @@ export function formatHostPort({ host, port: number }: HostPort): string {
   return host.includes(":") ? `[${host}]:${number}` : `${host}:${number}`;
 }
 
+/** A value as it is written in a flag or in a file. */
+export function formatValue(value: unknown): string {
+  if (Array.isArray(value)) return value.join(",");
+  if (typeof value === "object" && value !== null && "host" in value && "port" in value)
+    return formatHostPort({ host: String(value.host), port: Number(value.port) });
+  return String(value);
+}
+
 const urlText = z
   .string()
-  .refine(
-    (value) => URL.canParse(value) && /^https?:$/.test(new URL(value).protocol),
-    "must be a URL such as http://127.0.0.1:7400",
-  );
+  .refine((value) => URL.canParse(value) && /^https?:$/.test(new URL(value).protocol), {
+    error: "must be a URL such as http://127.0.0.1:7400",
+    abort: true,
+  })
+  .refine((value) => {
+    // a path would be dropped without a word when requests are made, a password would end up in messages
+    const { pathname, search, hash, username, password } = new URL(value);
+    return pathname === "/" && search + hash + username + password === "";
+  }, "must be a URL of scheme, host and port alone");
 
-export const url: Kind<string> = { placeholder: "URL", schema: urlText };
-export const urls: Kind<readonly string[]> = list("URL[,URL…]", urlText);
+export const url: Kind<string> = { placeholder: "URL", example: "http://127.0.0.1:7400", schema: urlText };
+export const urls: Kind<readonly string[]> = {
+  ...list("URL[,URL…]", urlText),
+  example: "http://127.0.0.1:7400",
+};
 export const host: Kind<string> = {
   placeholder: "NAME",
+  example: "host001",
   schema: scalarText.pipe(hostName),
 };
-export const realm: Kind<string> = { placeholder: "REALM", schema: realmName };
+export const realm: Kind<string> = { placeholder: "REALM", example: "local", schema: realmName };
 
 /** Where state lies when nobody says: the system's place for root, the user's otherwise. */
 export function defaultStateDirectory(): string {
