@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FIRST_PORT, freePort, type HeldPort, holdFreePort, holdPort, neighbourPorts, projectPort } from "./port.ts";
+import { FIRST_PORT, trialPort, type HeldPort, holdFreePort, holdPort, neighbourPorts, projectPort } from "./port.ts";
 
 let directory = "";
 let held: HeldPort[] = [];
@@ -40,7 +40,7 @@ test("a port that a neighbour names is left alone, also when the neighbour appea
 
 test("a port that somebody listens on, on any address, cannot be held", async () => {
   for (const host of ["127.0.0.1", "127.0.0.2", "0.0.0.0"]) {
-    const port = await freePort();
+    const port = await trialPort();
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(port, host, resolve));
     expect(await holdPort(port)).toBeUndefined();

@@ -52,20 +52,25 @@ function listen(port: number, host: string): Promise<HeldPort | undefined> {
       if (errorCode(error) === "EADDRINUSE" || errorCode(error) === "EACCES") resolve(undefined);
       else reject(error);
     });
-    server.listen({ port, host, exclusive: true }, () => {
-      const address = server.address();
-      const actual = typeof address === "object" && address !== null ? address.port : port;
-      resolve({ port: actual, release: () => new Promise((done) => server.close(() => done())) });
-    });
+    server.listen({ port, host, exclusive: true }, () =>
+      resolve({ port, release: () => new Promise((done) => server.close(() => done())) }),
+    );
   });
 }
 
-/** A port that is free now, for the trial run of a service. */
-export async function freePort(): Promise<number> {
-  const held = await listen(0, "127.0.0.1");
-  if (held === undefined) throw new Fault({ code: "no_port", message: "the system has no free port" });
-  await held.release();
-  return held.port;
+/** Above every service's port, below the ports that Linux gives to outgoing connections. */
+const TRIAL = { first: 30_000, last: 32_767 };
+
+/** A port for the trial run of a service, free a moment ago. @throws Fault `no_port` */
+export async function trialPort(): Promise<number> {
+  const { first, last } = TRIAL;
+  for (let attempt = 0; attempt < 100; attempt += 1) {
+    const held = await holdPort(first + Math.floor(Math.random() * (last - first + 1)));
+    if (held === undefined) continue;
+    await held.release();
+    return held.port;
+  }
+  throw new Fault({ code: "no_port", message: `no port from ${first} to ${last} is free for the trial run` });
 }
 
 /**

@@ -1,7 +1,7 @@
 // Trying a new project out: its tests, and one start. Both run this same program as a child, the way its owner will.
 import { errorCode, Fault } from "../core/lib/errors.ts";
 import { type Child, type Environment, runChild, startChild, which } from "./child.ts";
-import { freePort } from "./port.ts";
+import { trialPort } from "./port.ts";
 import type { StepResult } from "./steps.ts";
 import type { Template } from "./template.ts";
 
@@ -52,7 +52,7 @@ export async function boot(trial: Trial): Promise<StepResult> {
   const lacking = missing(trial);
   if (lacking !== undefined) return { text: "left out", note: `${lacking} is not on PATH here` };
   const { ready } = trial.template;
-  const port = await freePort();
+  const port = await trialPort();
   const limit = AbortSignal.any([trial.signal, AbortSignal.timeout(BOOT_LIMIT)]);
   const service = startChild(
     [
