@@ -99,11 +99,11 @@ function addCommand(
   if (examples.length > 0) built.addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
   built.addHelpText("after", `\n${SOURCES}`);
   built.action(async () => {
-    const { rest } = splitRest(argv);
+    const { before, rest } = splitRest(argv);
     const given = built.opts<Record<string, unknown>>();
     const { args, switched } = splitSwitches(command, built.args);
     checkArguments(command, args, rest);
-    checkFlagValues(command, argv);
+    checkFlagValues(command, before);
     const flags = Object.fromEntries(Object.keys(command.options).map((key) => [key, rawFlag(key, given)]));
     const { values, sources } = loadConfig(
       command.options,
@@ -194,13 +194,17 @@ function checkArguments(command: Command, args: readonly string[], rest: readonl
 /** `--reason --wait`: the value was forgotten, and the next flag must not become it. */
 function checkFlagValues(command: Command, argv: readonly string[]): void {
   const known = knownFlags(command);
-  for (const [key, { kind, short }] of Object.entries(command.options)) {
-    if (kind.placeholder === undefined) continue;
-    for (const [index, arg] of argv.entries()) {
-      const next = argv[index + 1];
-      if ((arg === flagOf(key) || arg === `-${short}`) && next !== undefined && known.includes(next))
-        throw usageError(command, `${arg} needs a value; if ${next} is meant to be it, write ${flagOf(key)}=${next}`);
-    }
+  const valued = Object.entries(command.options).filter(([, { kind }]) => kind.placeholder !== undefined);
+  const flags = new Map([
+    ["--config", "--config"],
+    ...valued.map(([key]) => [flagOf(key), flagOf(key)] as const),
+    ...valued.map(([key, { short }]) => [`-${short}`, flagOf(key)] as const),
+  ]);
+  for (const [index, arg] of argv.entries()) {
+    const flag = flags.get(arg);
+    const next = argv[index + 1];
+    if (flag !== undefined && next !== undefined && known.includes(next))
+      throw usageError(command, `${arg} needs a value; if ${next} is meant to be it, write ${flag}=${next}`);
   }
 }
 
