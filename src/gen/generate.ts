@@ -66,7 +66,7 @@ export async function generate(config: GenConfig, deps: GenDeps): Promise<void> 
   let staging: Staging | undefined;
   let done = false;
   try {
-    const files = render(template, placeholders(config, port.port));
+    const files = render(template, placeholders(config.name, port.port));
     const shown = showPath(target.path, config.workingDirectory);
     deps.print(configurationLine(config, template, port, shown));
     for (const note of [...notes, ...(port.note === undefined ? [] : [port.note])]) deps.print(`  note: ${note}`);
@@ -179,11 +179,12 @@ async function consult(
   });
 }
 
-function placeholders(config: GenConfig, port: number): Placeholders {
-  const words = config.name.replaceAll("-", " ");
+/** What the built-in templates, and own ones, can say. */
+export function placeholders(name: string, port: number): Placeholders {
+  const words = name.replaceAll("-", " ");
   return {
-    name: config.name,
-    package: config.name,
+    name,
+    package: name,
     title: `${words.charAt(0).toUpperCase()}${words.slice(1)}`,
     port: String(port),
     smartstack: VERSION,
