@@ -1,0 +1,46 @@
+// How every command that talks to Atlas finds it: addresses, token, certificate authority.
+import { type AtlasClient, createAtlasClient } from "../core/api/atlas-client.ts";
+import { ConfigError, formatSource, readText, type Source } from "./config.ts";
+import { shared } from "./options.ts";
+
+/** Options of a command that talks to Atlas. */
+export const atlasOptions = { atlas: shared.atlas, tokenFile: shared.tokenFile, tlsCa: shared.tlsCa } as const;
+
+type Connection = {
+  readonly values: {
+    readonly atlas: readonly string[];
+    readonly tokenFile: string | undefined;
+    readonly tlsCa: string | undefined;
+  };
+  readonly sources: { readonly tokenFile: Source; readonly tlsCa: Source };
+};
+
+/** What `createAtlasClient` takes, with the files read. @throws ConfigError when one of them is not usable */
+export function atlasAccess({ values, sources }: Connection): {
+  readonly urls: readonly string[];
+  readonly token: string | undefined;
+  readonly tlsCa: string | undefined;
+} {
+  return {
+    urls: values.atlas,
+    token: values.tokenFile === undefined ? undefined : readToken(values.tokenFile, formatSource(sources.tokenFile)),
+    tlsCa: values.tlsCa === undefined ? undefined : readText(values.tlsCa, "tlsCa", formatSource(sources.tlsCa)),
+  };
+}
+
+/** A client for the Atlas that a command was told. @throws ConfigError as `atlasAccess` */
+export function connectAtlas(connection: Connection): AtlasClient {
+  return createAtlasClient(atlasAccess(connection));
+}
+
+/**
+ * The one token a file holds.
+ * @throws ConfigError that says what is wrong without repeating what may be a secret
+ */
+export function readToken(path: string, source: string): string {
+  const token = readText(path, "tokenFile", source).trim();
+  // what a header can carry: RFC 6750's b64token and nothing that could split a header
+  if (/^[\x21-\x7e]+$/.test(token)) return token;
+  const message = token === "" ? "is empty" : "holds more than one plain token";
+  throw new ConfigError([{ key: "token-file", source, message: `${path} ${message}` }]);
+}
