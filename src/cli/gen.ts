@@ -19,7 +19,11 @@ export const gen = defineCommand({
   options: {
     dir: option(path("DIR"), "where it goes, default ./NAME"),
     port: option(port, "its port, default one that Atlas reserves, else a free one"),
-    template: option(text("NAME"), "typescript, minimal or command", "typescript"),
+    template: option(
+      text("NAME|DIR"),
+      "typescript, minimal, command, or a directory of your own (./DIR)",
+      "typescript",
+    ),
     dryRun: option(toggle, "print the files and the diff, write nothing", false),
     force: option(toggle, "replace the generated files of a directory that is not empty", false),
     noGit: option(toggle, "no repository, no first commit", false),

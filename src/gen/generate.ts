@@ -6,16 +6,16 @@ import type { AtlasClient } from "../core/api/atlas-client.ts";
 import type { Clock } from "../core/lib/clock.ts";
 import { errorCode, Fault } from "../core/lib/errors.ts";
 import { VERSION } from "../core/lib/version.ts";
+import { findTemplate } from "./catalog.ts";
 import { type Change, compare, formatDiff, formatTree } from "./changes.ts";
 import type { Environment } from "./child.ts";
 import { choosePort, type PortChoice } from "./choice.ts";
-import { builtIn, builtInNames } from "./embedded.ts";
 import { commitProject } from "./git.ts";
 import { checkName } from "./name.ts";
 import { isRegistered } from "./reservation.ts";
 import { moveFiles, moveIntoPlace, stage, type Staging, writeFiles } from "./staging.ts";
 import { createSteps, type StepResult } from "./steps.ts";
-import { type GeneratedFile, parseTemplate, type Placeholders, render, type Template } from "./template.ts";
+import { type GeneratedFile, type Placeholders, render, type Template } from "./template.ts";
 import { boot, runTests } from "./verify.ts";
 
 export type GenConfig = {
@@ -24,7 +24,7 @@ export type GenConfig = {
   readonly directory: string;
   /** The caller's working directory: paths are shown relative to it. */
   readonly workingDirectory: string;
-  /** The name of a built-in template. */
+  /** The name of a built-in template, or a directory, which has a '/' in it. */
   readonly template: string;
   readonly port?: number | undefined;
   /** Print what would be made, make nothing. */
@@ -56,7 +56,7 @@ export type GenDeps = {
 export async function generate(config: GenConfig, deps: GenDeps): Promise<void> {
   const start = deps.clock.now();
   checkName(config.name);
-  const template = findTemplate(config.template);
+  const template = await findTemplate(config.template, config.workingDirectory);
   const target = await inspect(config.directory);
   if (target.kind === "used" && !config.force && !config.dryRun) throw inTheWay(config, target.path);
 
@@ -121,16 +121,6 @@ async function runSteps(config: GenConfig, deps: GenDeps, work: Work): Promise<v
     return outcome.kind === "committed"
       ? { text: "first commit", note: outcome.note }
       : { text: "left out", note: outcome.reason };
-  });
-}
-
-function findTemplate(name: string): Template {
-  const source = builtIn(name);
-  if (source !== undefined) return parseTemplate(source);
-  throw new Fault({
-    code: "usage",
-    message: `there is no template "${name}"`,
-    hint: `Templates are ${builtInNames.join(", ")}.`,
   });
 }
 

@@ -1,9 +1,11 @@
 import { expect, test } from "bun:test";
-import { mkdtemp, mkdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { findTemplate } from "./catalog.ts";
 import { builtIn, builtInNames } from "./embedded.ts";
-import { readBuiltIn, readTemplate } from "./read-template.ts";
+import { placeholders } from "./generate.ts";
+import { readBuiltIn } from "./read-template.ts";
 import { parseTemplate, render, type TemplateSource } from "./template.ts";
 
 const template = (files: TemplateSource["files"]): ReturnType<typeof parseTemplate> =>
@@ -54,8 +56,7 @@ test("every file of src/gen/templates is built in, and every template renders", 
   expect(builtInNames).toEqual(["command", "minimal", "typescript"]);
   for (const source of readBuiltIn()) {
     expect(builtIn(source.name)).toEqual(source);
-    const values = { name: "x", package: "x", title: "X", port: "1", hono: "1", zod: "1", typesBun: "1" };
-    const files = render(parseTemplate(source), values);
+    const files = render(parseTemplate(source), placeholders("x", 1));
     expect(files.map(({ path }) => path)).toContain("smartstack.yaml");
     for (const { path, text } of files) {
       // no linter or test runner of ours may take a template for source
@@ -64,16 +65,33 @@ test("every file of src/gen/templates is built in, and every template renders", 
   }
 });
 
-test("a template is read from a directory with everything below files/", async () => {
+test("a template of one's own is a directory, and everything below files/ counts", async () => {
   const directory = await mkdtemp(join(tmpdir(), "smartstack-template-"));
-  await mkdir(join(directory, "files/a/b"), { recursive: true });
-  await writeFile(join(directory, "template.yaml"), "describe: mine\n");
-  await writeFile(join(directory, "files/.hidden"), "1");
-  await writeFile(join(directory, "files/a/b/c.txt"), "2");
-  expect(readTemplate(directory, "mine")).toEqual({
-    name: "mine",
-    manifest: "describe: mine\n",
+  const find = (): ReturnType<typeof findTemplate> => findTemplate("./mine", directory);
+  const own = join(directory, "mine");
+  await mkdir(join(own, "files/a/b"), { recursive: true });
+  expect(find()).rejects.toMatchObject({ code: "usage", message: "./mine is not a template" });
+  await writeFile(join(own, "template.yaml"), "describe: mine\nready: /up\n");
+  await writeFile(join(own, "files/.hidden"), "1");
+  await writeFile(join(own, "files/a/b/c.txt"), "2");
+  expect(await find()).toMatchObject({
+    name: "./mine",
+    ready: "/up",
     files: { ".hidden": "1", "a/b/c.txt": "2" },
   });
+
+  await writeFile(join(own, "files/logo.png"), new Uint8Array([0x89, 0x50, 0, 0xff]));
+  expect(find()).rejects.toMatchObject({ code: "template", message: expect.stringContaining("logo.png") });
+  await rm(join(own, "files/logo.png"));
+  await symlink("/etc", join(own, "files/a/etc"));
+  expect(find()).rejects.toMatchObject({
+    code: "template",
+    message: expect.stringContaining("a/etc: a template holds plain"),
+  });
   await rm(directory, { recursive: true });
+});
+
+test("a template that does not exist is answered with those that do", () => {
+  expect(findTemplate("cobol", "/")).rejects.toMatchObject({ code: "usage", hint: expect.stringContaining("minimal") });
+  expect(findTemplate("./nowhere", "/")).rejects.toMatchObject({ code: "usage" });
 });
