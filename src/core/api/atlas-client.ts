@@ -26,6 +26,8 @@ export type AtlasRequest<T> = {
   readonly schema: z.ZodType<T>;
   /** For the whole exchange, in ms. @default 10_000 */
   readonly timeoutMs?: number;
+  /** Ends the exchange early; then the signal's reason is thrown. */
+  readonly signal?: AbortSignal;
 };
 
 export interface AtlasClient {
@@ -73,7 +75,11 @@ export function createAtlasClient(options: AtlasClientOptions): AtlasClient {
         )
           throw error;
         failures.push(`${base} ${describeError(error)}`);
-        if (init.signal.aborted) break;
+        // a replica that swallows requests has used up the time: the next request begins with another one
+        if (init.signal.aborted) {
+          preferred = (index + 1) % options.urls.length;
+          break;
+        }
       }
     }
     throw new Fault({
@@ -87,11 +93,12 @@ export function createAtlasClient(options: AtlasClientOptions): AtlasClient {
     fetch: send,
     async request(path, request) {
       const method = request.method ?? "GET";
+      const timeout = AbortSignal.timeout(request.timeoutMs ?? 10_000);
       const response = await send(path, {
         method,
         headers: { ...(request.body === undefined ? {} : { "content-type": "application/json" }), ...request.headers },
         ...(request.body === undefined ? {} : { body: JSON.stringify(request.body) }),
-        signal: AbortSignal.timeout(request.timeoutMs ?? 10_000),
+        signal: request.signal === undefined ? timeout : AbortSignal.any([timeout, request.signal]),
       });
       return readAnswer(response, request.schema, `${method} ${path}`, (...refusal) => new AtlasProblem(...refusal));
     },

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { hostName, port } from "./names.ts";
 import { putInstanceSchema } from "./instance.ts";
+import { positionSchema } from "./position.ts";
 import { realmName } from "./realm.ts";
 import { definitionSchema } from "./service.ts";
 
@@ -16,6 +17,18 @@ export type PutLocal = z.output<typeof putLocalSchema>;
 
 /** `PATCH /v1/local/:service/:instance`: the instance is leaving. */
 export const patchLocalSchema = z.strictObject({ draining: z.literal(true) });
+
+/** The answer to a write over the socket. */
+export const localWrittenSchema = positionSchema.extend({
+  /** Atlas has it. False: Atlas is away or refused; this host does as it was told, and the sidecar keeps trying. */
+  registered: z.boolean(),
+  /** Why Atlas does not have it, or has it in another form. */
+  problem: z.string().optional(),
+  /** With `?wait=applied`: so many of so many agents run it. */
+  applied: z.int().optional(),
+  total: z.int().optional(),
+});
+export type LocalWritten = z.output<typeof localWrittenSchema>;
 
 /** `GET /v1/info` of the sidecar: who this host is. */
 export const sidecarInfoSchema = z.object({
