@@ -1,0 +1,17 @@
+// smartstack/client: everything that callers may use.
+import { createSmartClient } from "./client.ts";
+
+export { createSmartClient } from "./client.ts";
+export type { SmartClient } from "./client.ts";
+export { SmartClientError } from "./error.ts";
+export type { Attempt, ErrorKind, ErrorResponse, Sent } from "./error.ts";
+export type { CallOptions, Fetch, SmartClientOptions } from "./options.ts";
+export { contextOf, currentContext, runInContext } from "./context.ts";
+export type { InboundContext } from "./context.ts";
+export type { ServiceStats } from "./stats.ts";
+export { CHANNELS } from "./events.ts";
+export type { AttemptEvent, CallEvent } from "./events.ts";
+export type { Reply, Safe, SafeResponse, SmartRequest } from "./request.ts";
+
+/** The client of this process. It reads its environment at the first call. */
+export const smartClient = createSmartClient();
