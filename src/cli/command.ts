@@ -1,4 +1,5 @@
 // What a subcommand is: its name, arguments and options as data, and the function that runs it.
+import { Fault } from "../core/lib/errors.ts";
 import type { Options, Resolved, Values } from "./config.ts";
 import type { ExitCode } from "./exit-codes.ts";
 
@@ -38,4 +39,9 @@ export type Command<O extends Options = Options> = {
 export function defineCommand<const O extends Options>(command: Command<O>): Command {
   // the options' types live in `run` alone; the table of commands needs only that there are some
   return command;
+}
+
+/** A command line that makes no sense: exit code 2, and where to read how it is meant. */
+export function usageError(command: { readonly name: string }, message: string): Fault {
+  return new Fault({ code: "usage", message, hint: `See smartstack ${command.name} --help.` });
 }

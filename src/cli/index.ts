@@ -2,11 +2,13 @@
 import { Command as Commander, CommanderError } from "commander";
 import { describeError, errorCode, Fault } from "../core/lib/errors.ts";
 import { VERSION } from "../core/lib/version.ts";
-import type { Command } from "./command.ts";
+import { type Command, usageError } from "./command.ts";
 import { type CommandGroup, commandGroups } from "./commands.ts";
 import { ConfigError, flagOf, loadConfig, suggest } from "./config.ts";
 import { EXIT, type ExitCode, exitCodeOf } from "./exit-codes.ts";
 import { formatValue, type Option } from "./options.ts";
+
+export { usageError } from "./command.ts";
 
 const SOURCES = `Every option but --help is also a variable (--log-level: SMARTSTACK_LOG_LEVEL) and, but for --config, a key of the
 --config file (log-level: info). A flag wins over a variable, a variable over the file.`;
@@ -206,11 +208,6 @@ function checkFlagValues(command: Command, argv: readonly string[]): void {
     if (flag !== undefined && next !== undefined && known.includes(next))
       throw usageError(command, `${arg} needs a value; if ${next} is meant to be it, write ${flag}=${next}`);
   }
-}
-
-/** A command line that makes no sense: exit code 2, and where to read how it is meant. */
-export function usageError(command: { readonly name: string }, message: string): Fault {
-  return new Fault({ code: "usage", message, hint: `See smartstack ${command.name} --help.` });
 }
 
 function splitRest(argv: readonly string[]): { before: readonly string[]; rest: readonly string[] | undefined } {
