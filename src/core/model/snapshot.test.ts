@@ -118,7 +118,10 @@ describe("merging deltas", () => {
         (state, next) => state && applyDelta(state, next),
         start,
       );
-      const atOnce = applyDelta(start, history.deltas.reduce(mergeDeltas));
+      const atOnce = applyDelta(
+        start,
+        history.deltas.reduce((merged, delta) => mergeDeltas(merged, delta)),
+      );
       expect([seed, normal(oneByOne)]).toEqual([seed, normal(history.truth)]);
       expect([seed, normal(bundled)]).toEqual([seed, normal(history.truth)]);
       expect([seed, normal(atOnce)]).toEqual([seed, normal(history.truth)]);

@@ -97,29 +97,44 @@ export function applyDelta(snapshot: Snapshot, delta: Delta): Snapshot | undefin
   };
 }
 
-/** Two deltas in a row as one: what a watcher that coalesces 20 ms of changes is sent. */
-export function mergeDeltas(first: Delta, second: Delta): Delta {
-  const putServices = { ...first.services.put };
-  for (const service of second.services.delete) delete putServices[service];
-  const deletedServices = new Set([...first.services.delete, ...second.services.delete]);
-  for (const service of Object.keys(second.services.put)) deletedServices.delete(service);
-
-  const put = new Map(first.instances.put.map((instance) => [instance.id, instance]));
-  const deleted = new Map(first.instances.delete.map((removal) => [removal.id, removal]));
-  for (const removal of second.instances.delete) {
-    put.delete(removal.id);
-    deleted.set(removal.id, removal);
-  }
-  for (const instance of second.instances.put) {
-    put.set(instance.id, instance);
-    deleted.delete(instance.id);
+/**
+ * Deltas in a row as one: what a watcher that coalesces 20 ms of changes, or missed some, is sent. One pass, however many.
+ * Each must follow the one before.
+ */
+export function mergeDeltas(first: Delta, ...more: readonly Delta[]): Delta {
+  if (more.length === 0) return first;
+  let last = first;
+  let ack = false;
+  const services = new Map<string, Definition>();
+  const deletedServices = new Set<string>();
+  const put = new Map<string, Instance>();
+  const deleted = new Map<string, Delta["instances"]["delete"][number]>();
+  for (const delta of [first, ...more]) {
+    for (const service of delta.services.delete) {
+      services.delete(service);
+      deletedServices.add(service);
+    }
+    for (const [service, definition] of Object.entries(delta.services.put)) {
+      services.set(service, definition);
+      deletedServices.delete(service);
+    }
+    for (const removal of delta.instances.delete) {
+      put.delete(removal.id);
+      deleted.set(removal.id, removal);
+    }
+    for (const instance of delta.instances.put) {
+      put.set(instance.id, instance);
+      deleted.delete(instance.id);
+    }
+    ack ||= delta.ack === true;
+    last = delta;
   }
   return {
-    generation: second.generation,
-    revision: second.revision,
+    generation: last.generation,
+    revision: last.revision,
     since: first.since,
-    ...(first.ack === true || second.ack === true ? { ack: true } : {}),
-    services: { put: { ...putServices, ...second.services.put }, delete: [...deletedServices] },
+    ...(ack ? { ack } : {}),
+    services: { put: Object.fromEntries(services), delete: [...deletedServices] },
     instances: { put: [...put.values()], delete: [...deleted.values()] },
   };
 }
