@@ -2,13 +2,15 @@
 // they run, so that `smartstack --version` does not pay for them: a file named here imports its program inside `run`.
 import type { Command } from "./command.ts";
 import { gen } from "./gen.ts";
+import { serve } from "./serve.ts";
+import { test } from "./test.ts";
 
 /** Commands under one heading of `smartstack --help`. */
 export type CommandGroup = { readonly heading: string; readonly commands: readonly Command[] };
 
 export const commandGroups: readonly CommandGroup[] = [
-  { heading: "Programs:", commands: [] },
-  { heading: "For developers:", commands: [gen] },
+  { heading: "Programs:", commands: [serve] },
+  { heading: "For developers:", commands: [gen, test] },
   { heading: "For operators:", commands: [] },
   { heading: "About this program:", commands: [] },
 ];

@@ -1,0 +1,46 @@
+// How a command that runs a program ends: by a signal, by the program itself, or, when somebody is in a hurry, by a second signal.
+import type { Fault } from "../core/lib/errors.ts";
+import type { Running } from "../core/lib/running.ts";
+
+export type Hooks<R extends Running> = {
+  /** SIGHUP. Without it the signal is ignored: a program does not end because its terminal did. */
+  readonly onHangup?: (running: R) => Promise<void> | void;
+  /** The second SIGINT or SIGTERM: whatever must not outlive this process. */
+  readonly onHurry?: (running: R) => void;
+};
+
+/**
+ * Starts a program and waits until it is over. SIGINT and SIGTERM stop it, also while it is still starting; the second of them
+ * ends the process at once, with 128 + the signal's number.
+ * @returns the reason when it ended by itself
+ */
+export async function runProgram<R extends Running>(
+  start: () => Promise<R>,
+  hooks: Hooks<R> = {},
+): Promise<Fault | undefined> {
+  let running: R | undefined;
+  let asked = false;
+  const onStop = (_name: NodeJS.Signals, signal: number): void => {
+    if (asked) {
+      if (running !== undefined) hooks.onHurry?.(running);
+      process.exit(128 + signal);
+    }
+    asked = true;
+    void running?.stop();
+  };
+  const onHangup = (): void => {
+    if (running !== undefined) void hooks.onHangup?.(running);
+  };
+  process.on("SIGINT", onStop);
+  process.on("SIGTERM", onStop);
+  process.on("SIGHUP", onHangup);
+  try {
+    running = await start();
+    if (asked) void running.stop();
+    return await running.ended;
+  } finally {
+    process.off("SIGINT", onStop);
+    process.off("SIGTERM", onStop);
+    process.off("SIGHUP", onHangup);
+  }
+}

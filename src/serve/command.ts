@@ -1,0 +1,171 @@
+// `smartstack serve -- COMMAND`: any program in any language as an instance. It gets its port in PORT, is registered when it
+// answers its check, and is told to end (SIGTERM) only after every host has taken it out.
+import { connect } from "node:net";
+import type { Subprocess } from "bun";
+import { createSidecarClient } from "../core/api/sidecar-client.ts";
+import { type Clock, systemClock } from "../core/lib/clock.ts";
+import { describeError, Fault } from "../core/lib/errors.ts";
+import type { Logger } from "../core/lib/logger.ts";
+import type { Running } from "../core/lib/running.ts";
+import { listen } from "./listener.ts";
+import type { Manifest } from "./manifest.ts";
+import { Registration } from "./registration.ts";
+
+export type CommandConfig = {
+  readonly manifest: Manifest;
+  readonly command: readonly string[];
+  readonly directory: string;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly realm: string | undefined;
+  readonly host: string | undefined;
+  readonly listen: string | undefined;
+  /** 0 for a free one. */
+  readonly port: number;
+  readonly sidecar: string;
+  readonly logger: Logger;
+};
+
+export interface RunningCommand extends Running {
+  readonly port: number;
+  /** The child's exit code, 128 + signal when it was killed; 0 when it ended because `stop` told it to. */
+  readonly exitCode: Promise<number>;
+  /** Kills the child now. */
+  kill(): void;
+}
+
+/** Between two looks whether a starting program answers, in ms. */
+const POLL_MS = 100;
+/** How long a program may take to end after SIGTERM, in ms. */
+const TERM_MS = 10_000;
+
+/** Resolves when the program was started; it is registered later, when it answers. @throws Fault `address_in_use`, `command_failed` */
+export async function startCommand(config: CommandConfig, clock: Clock = systemClock): Promise<RunningCommand> {
+  const { manifest, logger } = config;
+  const sidecar = createSidecarClient({ socket: config.sidecar });
+  const info = await sidecar.info().catch(() => undefined);
+  const realm = config.realm ?? info?.realm ?? "local";
+  const address = config.listen ?? info?.address ?? "127.0.0.1";
+  const port = await freePort(address, config.port);
+  const child = spawn(config, port, realm, info?.router);
+  logger.info(
+    { pid: child.pid },
+    `${manifest.name} started: ${config.command.join(" ")} (port ${port}, realm ${realm})`,
+  );
+
+  const registration = new Registration({
+    service: manifest.name,
+    port,
+    host: config.host,
+    address: undefined,
+    version: "",
+    definition: manifest.definition,
+    realm,
+    sidecar,
+    clock,
+    logger,
+  });
+  const gone = new AbortController();
+  const { promise: ended, resolve: end } = Promise.withResolvers<Fault | undefined>();
+  let stopping: Promise<void> | undefined;
+
+  const { healthcheck, protocol } = manifest.definition;
+  const probe = protocol === "tcp" ? () => connects(address, port) : () => answers(address, port, healthcheck);
+  const registered = (async () => {
+    if (!(await untilHealthy(probe, clock, gone.signal))) return;
+    logger.info(`${manifest.name} answers on port ${port}`);
+    await registration.start();
+  })();
+
+  const exitCode = child.exited.then(async (code) => {
+    gone.abort();
+    if (stopping !== undefined) return child.signalCode === "SIGTERM" ? 0 : code;
+    // it ended by itself: nobody is to be sent there any more
+    logger.error(`${manifest.name} ended by itself with code ${code}`);
+    await registered;
+    await registration.leave();
+    end(new Fault({ code: "command_ended", message: `${manifest.name} ended by itself with code ${code}` }));
+    return code;
+  });
+
+  const shutDown = async (): Promise<void> => {
+    gone.abort();
+    await registered;
+    await registration.drain();
+    child.kill("SIGTERM");
+    const cancel = clock.after(TERM_MS, () => {
+      logger.warn(`${manifest.name} did not end within ${TERM_MS} ms of SIGTERM; it is killed`);
+      child.kill("SIGKILL");
+    });
+    await child.exited;
+    cancel();
+    await registration.leave();
+    end(undefined);
+  };
+  return { port, exitCode, ended, stop: () => (stopping ??= shutDown()), kill: () => child.kill("SIGKILL") };
+}
+
+function spawn(config: CommandConfig, port: number, realm: string, router: string | undefined): Subprocess {
+  try {
+    return Bun.spawn([...config.command], {
+      cwd: config.directory,
+      env: {
+        ...config.environment,
+        PORT: String(port),
+        SMARTSTACK_REALM: realm,
+        ...(router === undefined ? {} : { SMARTSTACK_ROUTER: router }),
+      },
+      stdin: "ignore",
+      stdout: "inherit",
+      stderr: "inherit",
+    });
+  } catch (error) {
+    throw new Fault({
+      code: "command_failed",
+      message: `${config.command[0] ?? ""} could not be started: ${describeError(error)}`,
+      hint: `Is it installed, and on PATH? It is started in ${config.directory}.`,
+    });
+  }
+}
+
+/** A busy port is told before the program is started, in words that say what to do. @throws Fault `address_in_use` */
+async function freePort(address: string, port: number): Promise<number> {
+  const probe = listen(address, port, () => new Response());
+  await probe.stop(0);
+  return probe.port;
+}
+
+/** False when `signal` aborted first. */
+async function untilHealthy(probe: () => Promise<boolean>, clock: Clock, signal: AbortSignal): Promise<boolean> {
+  while (!signal.aborted) {
+    if (await probe()) return true;
+    // an abort ends the wait early; the loop sees it
+    await clock.sleep(POLL_MS, signal).catch(() => undefined);
+  }
+  return false;
+}
+
+/** What HAProxy takes for a pass: any status of 2xx or 3xx. */
+async function answers(address: string, port: number, check: { path: string; timeoutMs: number }): Promise<boolean> {
+  const host = address.includes(":") ? `[${address}]` : address;
+  try {
+    const response = await fetch(`http://${host}:${port}${check.path}`, {
+      redirect: "manual",
+      signal: AbortSignal.timeout(check.timeoutMs),
+    });
+    await response.body?.cancel();
+    return response.status < 400;
+  } catch (error) {
+    // not yet: it is asked again
+    return error === undefined;
+  }
+}
+
+function connects(address: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, address, () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on("error", () => resolve(false));
+  });
+}
