@@ -1,0 +1,336 @@
+// The agents of the realm: whose lease lives, who is in grace, what each has applied, and when the instances of one that is
+// gone expire. Leases themselves lie in the live store, so that every replica sees them.
+import type { Cancel, Clock } from "../core/lib/clock.ts";
+import { ProblemFault } from "../core/lib/http.ts";
+import type { Logger } from "../core/lib/logger.ts";
+import type { Ack, Agent, Rejection } from "../core/model/agent.ts";
+import type { Position } from "../core/model/position.ts";
+import type { Lease, LeaseView, LiveStore } from "../core/registry/live-store.ts";
+import type { Registry } from "./registry.ts";
+
+/** How long an agent's instances outlive its lease. */
+export const GRACE_MS = 30_000;
+/** An agent that acked within this time is live. Agents ack at least every 10 s. */
+export const LIVE_MS = 30_000;
+const SWEEP_MS = 5_000;
+/** More agents than this vanishing together is our blindness rather than their death. */
+const VANISH = { atLeast: 2, share: 0.15 };
+
+/** Where an agent stands with us. */
+type Presence =
+  | { readonly kind: "leased" }
+  /** `lost`: it was here and went, as opposed to not seen since this Atlas began. */
+  | { readonly kind: "grace"; readonly cancel: Cancel; readonly lost: boolean }
+  /** Its grace is over, but too many vanished with it: nothing expires until they return or are forgotten. */
+  | { readonly kind: "held" }
+  /** Its instances are being removed. */
+  | { readonly kind: "expiring" };
+
+type Entry = {
+  readonly host: string;
+  zone: string;
+  version: string;
+  presence: Presence;
+  applied: Position | undefined;
+  rejected: readonly Rejection[];
+};
+
+/** An agent's open stream to this replica. */
+type Connection = { readonly boot: string; readonly cut: (reason: string) => void; ackedAt: number };
+
+/** What waits want to know about. */
+export type AgentEvent = { readonly kind: "joined" | "acked" | "left"; readonly host: string };
+
+/** What an agent has done, as waits and `GET /v1/changes` count it. */
+export type AgentStatus = {
+  readonly host: string;
+  readonly connected: boolean;
+  readonly applied: Position | undefined;
+  readonly rejected: readonly Rejection[];
+};
+
+export type AgentsOptions = {
+  readonly live: LiveStore;
+  readonly registry: Registry;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Removes the instances of a host whose grace is over; called again later when it throws. */
+  readonly expire: (host: string) => Promise<void>;
+};
+
+export class Agents {
+  readonly #live: LiveStore;
+  readonly #registry: Registry;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #expireInstances: (host: string) => Promise<void>;
+  readonly #entries = new Map<string, Entry>();
+  readonly #connections = new Map<string, Connection>();
+  readonly #listeners = new Set<(event: AgentEvent) => void>();
+  readonly #unsubscribes: (() => void)[] = [];
+  #sweep: Cancel | undefined;
+  #wasDamped = false;
+
+  /** Every agent that owns instances gets a fresh grace: it could not have been watching while we were not there. */
+  constructor({ live, registry, clock, logger, expire }: AgentsOptions) {
+    this.#live = live;
+    this.#registry = registry;
+    this.#clock = clock;
+    this.#logger = logger;
+    this.#expireInstances = expire;
+    this.#meetOwners([...registry.state().instances.values()]);
+    this.#follow(live.leases());
+    this.#unsubscribes.push(
+      live.onLeases((leases) => this.#follow(leases)),
+      registry.on((event) => {
+        if (event.kind === "delta") this.#meetOwners(event.delta.instances.put);
+        else if (event.kind === "reset") this.#meetOwners([...registry.state().instances.values()]);
+      }),
+    );
+    this.#scheduleSweep();
+  }
+
+  /** How many agents count: a lease that lives, grace included. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  on(listener: (event: AgentEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * Takes the lease of a host for an agent that opens a stream. The same boot replaces its own older stream.
+   * @param cut ends that stream, saying why
+   * @returns what to call when the stream is over
+   * @throws ProblemFault `conflict` while another boot of that host is live
+   */
+  async connect(lease: Lease, cut: (reason: string) => void): Promise<() => void> {
+    const { host, boot } = lease;
+    const other = this.#connections.get(host);
+    if (other !== undefined && other.boot !== boot && this.#clock.now() - other.ackedAt < LIVE_MS) {
+      throw new ProblemFault(
+        "conflict",
+        `another agent of ${host} is live (boot ${other.boot}). Two machines with one name? Give each its own --host`,
+      );
+    }
+    const connection: Connection = { boot, cut, ackedAt: this.#clock.now() };
+    this.#connections.set(host, connection);
+    other?.cut(other.boot === boot ? "the same agent opened a new stream" : "another agent took over this host");
+    const leave = (): void => {
+      if (this.#connections.get(host) !== connection) return;
+      this.#connections.delete(host);
+      void this.#live.releaseLease(host).catch((error: unknown) => {
+        this.#logger.warn({ err: error, host }, "lease could not be released; it ends with this replica's session");
+      });
+    };
+    try {
+      await this.#live.claimLease(lease);
+    } catch (error) {
+      leave();
+      throw error;
+    }
+    return leave;
+  }
+
+  /** @throws ProblemFault `not_found` when nobody knows that agent */
+  acknowledge(host: string, ack: Ack): void {
+    const entry = this.#entries.get(host);
+    if (entry === undefined) {
+      throw new ProblemFault(
+        "not_found",
+        `no agent of ${host} holds a lease; it opens a watch with agent= and boot= first`,
+      );
+    }
+    const connection = this.#connections.get(host);
+    if (connection !== undefined) connection.ackedAt = this.#clock.now();
+    entry.applied = { generation: ack.generation, revision: ack.revision };
+    entry.rejected = ack.rejected;
+    // an ack without a stream is a sign of life all the same
+    if (entry.presence.kind === "grace") this.#startGrace(entry, entry.presence.lost);
+    this.#emit({ kind: "acked", host });
+  }
+
+  /** Every agent that counts, by host. */
+  statuses(): readonly AgentStatus[] {
+    return [...this.#entries.values()].map((entry) => this.#statusOf(entry));
+  }
+
+  status(host: string): AgentStatus | undefined {
+    const entry = this.#entries.get(host);
+    return entry && this.#statusOf(entry);
+  }
+
+  list(): readonly Agent[] {
+    const { generation, revision } = this.#registry.state();
+    return [...this.#entries.values()]
+      .map(({ host, zone, version, presence, applied, rejected }) => {
+        const appliedRevision = applied?.generation === generation ? applied.revision : null;
+        return {
+          host,
+          zone,
+          version,
+          connected: presence.kind === "leased",
+          appliedRevision,
+          lag: appliedRevision === null ? null : Math.max(0, revision - appliedRevision),
+          rejected: [...rejected],
+        };
+      })
+      .sort((a, b) => a.host.localeCompare(b.host));
+  }
+
+  /**
+   * Drops what is known of a host that will not return.
+   * @param remove removes its instances first
+   * @returns whether anything was known
+   * @throws ProblemFault `conflict` while its agent is connected
+   */
+  async forget(host: string, remove: () => Promise<void>): Promise<boolean> {
+    const entry = this.#entries.get(host);
+    if (entry === undefined) return false;
+    if (entry.presence.kind === "leased")
+      throw new ProblemFault("conflict", `the agent of ${host} is connected; stop its sidecar first`);
+    await remove();
+    // unless it came back meanwhile
+    if (this.#entries.get(host) === entry && !this.#live.leases().has(host)) this.#drop(entry);
+    return true;
+  }
+
+  /** Why nothing expires now, in words, or undefined. */
+  degraded(): string | undefined {
+    const gone = this.#vanished();
+    // right after a start nobody has vanished, they have not come yet
+    const vanishedHere = gone.some(({ presence }) => presence.kind !== "grace" || presence.lost);
+    if (!this.#damped() || !vanishedHere) return undefined;
+    const vanished = gone.map(({ host }) => host);
+    const shown = vanished.length > 5 ? [...vanished.slice(0, 5), "…"] : vanished;
+    return (
+      `expiry stopped: ${vanished.length} of ${this.#entries.size} agents vanished together (${shown.join(", ")}); ` +
+      "it goes on when they return, or after DELETE /v1/agents/HOST for those that will not"
+    );
+  }
+
+  stop(): void {
+    for (const unsubscribe of this.#unsubscribes) unsubscribe();
+    this.#sweep?.();
+    for (const { presence } of this.#entries.values()) if (presence.kind === "grace") presence.cancel();
+  }
+
+  #statusOf({ host, presence, applied, rejected }: Entry): AgentStatus {
+    return { host, connected: presence.kind === "leased", applied, rejected };
+  }
+
+  /** Hosts that own instances count from the moment that an instance names them, lease or not. */
+  #meetOwners(instances: readonly { readonly agent: string | null }[]): void {
+    for (const { agent } of instances) {
+      if (agent !== null && !this.#entries.has(agent)) this.#startGrace(this.#meet(agent), false);
+    }
+  }
+
+  #meet(host: string): Entry {
+    const known = this.#entries.get(host);
+    if (known !== undefined) return known;
+    const entry: Entry = {
+      host,
+      zone: "",
+      version: "",
+      presence: { kind: "leased" },
+      applied: undefined,
+      rejected: [],
+    };
+    this.#entries.set(host, entry);
+    this.#emit({ kind: "joined", host });
+    return entry;
+  }
+
+  #follow(leases: LeaseView): void {
+    for (const { host, zone, version } of leases.values()) {
+      const entry = this.#meet(host);
+      entry.zone = zone;
+      entry.version = version;
+      if (entry.presence.kind === "grace") entry.presence.cancel();
+      entry.presence = { kind: "leased" };
+    }
+    for (const entry of this.#entries.values()) {
+      if (entry.presence.kind === "leased" && !leases.has(entry.host)) this.#startGrace(entry, true);
+    }
+    this.#settleHeld();
+  }
+
+  #startGrace(entry: Entry, lost: boolean): void {
+    if (entry.presence.kind === "grace") entry.presence.cancel();
+    const cancel = this.#clock.after(GRACE_MS, () => this.#graceOver(entry, lost));
+    entry.presence = { kind: "grace", cancel, lost };
+  }
+
+  #graceOver(entry: Entry, lost: boolean): void {
+    if (this.#damped()) {
+      entry.presence = { kind: "held" };
+      this.#settleHeld();
+      return;
+    }
+    // what we could not see while the store was away, we cannot hold against an agent
+    if (this.#live.degraded() !== undefined) {
+      this.#startGrace(entry, lost);
+      return;
+    }
+    entry.presence = { kind: "expiring" };
+    void this.#expire(entry).catch((error: unknown) => {
+      this.#logger.warn(
+        { err: error, host: entry.host },
+        "instances could not expire; trying again after another grace",
+      );
+      if (entry.presence.kind === "expiring") this.#startGrace(entry, lost);
+    });
+  }
+
+  async #expire(entry: Entry): Promise<void> {
+    this.#logger.warn({ host: entry.host }, "the agent did not return within its grace; its instances expire");
+    await this.#expireInstances(entry.host);
+    // it may have come back meanwhile
+    if (entry.presence.kind === "expiring") this.#drop(entry);
+  }
+
+  #drop(entry: Entry): void {
+    if (entry.presence.kind === "grace") entry.presence.cancel();
+    this.#entries.delete(entry.host);
+    this.#emit({ kind: "left", host: entry.host });
+    this.#settleHeld();
+  }
+
+  #vanished(): readonly Entry[] {
+    return [...this.#entries.values()].filter(({ presence }) => presence.kind !== "leased");
+  }
+
+  #damped(): boolean {
+    return this.#vanished().length > Math.max(VANISH.atLeast, VANISH.share * this.#entries.size);
+  }
+
+  /** Those held get a fresh grace once enough of the others are back. */
+  #settleHeld(): void {
+    const damped = this.#damped();
+    const held = [...this.#entries.values()].filter(({ presence }) => presence.kind === "held");
+    if (damped && held.length > 0 && !this.#wasDamped) this.#logger.error(this.degraded());
+    if (!damped) {
+      if (this.#wasDamped) this.#logger.info("expiry goes on");
+      for (const entry of held) this.#startGrace(entry, true);
+    }
+    this.#wasDamped = damped && held.length > 0;
+  }
+
+  /** Cuts off agents that stopped acking: a dead host's connection can look open for a quarter of an hour. */
+  #scheduleSweep(): void {
+    this.#sweep = this.#clock.after(SWEEP_MS, () => {
+      const oldest = this.#clock.now() - LIVE_MS;
+      for (const { ackedAt, cut } of this.#connections.values()) {
+        if (ackedAt < oldest) cut(`no ack for ${LIVE_MS / 1_000} s`);
+      }
+      this.#scheduleSweep();
+    });
+  }
+
+  #emit(event: AgentEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+}

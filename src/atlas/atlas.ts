@@ -1,0 +1,101 @@
+// Atlas: the registry behind HTTP. This file wires its parts and owns their order of birth and death.
+import { type Clock, systemClock } from "../core/lib/clock.ts";
+import type { Fault } from "../core/lib/errors.ts";
+import { type Logger, silentLogger } from "../core/lib/logger.ts";
+import type { Running } from "../core/lib/running.ts";
+import { createSqliteStores } from "../core/registry/sqlite.ts";
+import { Agents } from "./agents.ts";
+import { createAtlasMetrics } from "./metrics.ts";
+import { Operations } from "./operations.ts";
+import type { Parts } from "./parts.ts";
+import { Registry } from "./registry.ts";
+import { createRouter } from "./router.ts";
+import { agentRoutes } from "./routes-agents.ts";
+import { healthRoutes } from "./routes-health.ts";
+import { metadataRoutes } from "./routes-metadata.ts";
+import { registryRoutes } from "./routes-registry.ts";
+import { type Address, serve } from "./server.ts";
+import { Waits } from "./waits.ts";
+import { WatchHub } from "./watch-hub.ts";
+
+export type AtlasConfig = {
+  /** Port 0 asks the system for a free one. */
+  readonly listen: Address;
+  readonly realm: string;
+  /** Where the embedded store lies; made when missing. */
+  readonly dataDir: string;
+};
+
+/** @default the real clock, and no log */
+export type AtlasDependencies = { readonly clock?: Clock; readonly logger?: Logger };
+
+export type RunningAtlas = Running & {
+  /** Where it listens. */
+  readonly url: string;
+};
+
+/**
+ * Starts Atlas. When the promise resolves it answers; when it rejects nothing of it is left.
+ * @throws Fault `store_*` of the data directory, `address_in_use` or `address_refused` of the socket
+ */
+export async function startAtlas(config: AtlasConfig, dependencies: AtlasDependencies = {}): Promise<RunningAtlas> {
+  const { clock = systemClock, logger = silentLogger } = dependencies;
+  const { live, meta } = createSqliteStores({ directory: config.dataDir, realm: config.realm, clock });
+  const registry = new Registry({ realm: config.realm, live, meta, clock, logger });
+  await registry.open();
+  const operations = new Operations({ registry, live, meta, clock, logger });
+  const agents = new Agents({ live, registry, clock, logger, expire: (host) => operations.expire(host) });
+  const waits = new Waits(agents, clock);
+  const metrics = createAtlasMetrics();
+  const hub = new WatchHub({
+    registry,
+    clock,
+    logger,
+    agents: () => agents.size,
+    wantsAck: (since, revision) => waits.wantsAck(since, revision),
+    onEnd: (reason) => metrics.streamEnded(reason),
+  });
+  const degraded = (): readonly string[] => [...registry.degraded(), ...[agents.degraded() ?? []].flat()];
+  const parts: Parts = { registry, meta, operations, hub, agents, waits, clock, degraded };
+  metrics.observe(parts);
+  const routes = [...registryRoutes(parts), ...agentRoutes(parts), ...metadataRoutes(parts)];
+  const respond = createRouter({
+    routes: [...routes, ...healthRoutes(parts, metrics.registry, routes)],
+    onBug: (error, requestId) => logger.error({ err: error, requestId }, "a request failed by our fault"),
+    onAnswer: metrics.answered,
+  });
+
+  const stopParts = async (): Promise<void> => {
+    waits.stop();
+    agents.stop();
+    hub.stop("Atlas is stopping");
+    await registry.close();
+  };
+  const server = await startServer(() => serve(config.listen, respond), stopParts);
+
+  const { promise: ended, resolve: end } = Promise.withResolvers<Fault | undefined>();
+  let stopping: Promise<void> | undefined;
+  return {
+    url: server.url,
+    ended,
+    stop() {
+      stopping ??= (async () => {
+        waits.stop();
+        hub.stop("Atlas is stopping");
+        await server.stop();
+        await stopParts();
+        end(undefined);
+      })();
+      return stopping;
+    },
+  };
+}
+
+async function startServer<T>(start: () => T, undo: () => Promise<void>): Promise<T> {
+  try {
+    return start();
+  } catch (error) {
+    await undo();
+    throw error;
+  }
+}

@@ -1,0 +1,58 @@
+// What Atlas measures of itself.
+import { Counter, createMetrics, Gauge, Histogram, LATENCY_BUCKETS, type Registry } from "../core/lib/metrics.ts";
+import type { Parts } from "./parts.ts";
+
+export type AtlasMetrics = {
+  readonly registry: Registry;
+  readonly answered: (method: string, path: string | undefined, status: number, seconds: number) => void;
+  readonly streamEnded: (reason: string) => void;
+  /** Adds the gauges that are read from the parts when somebody asks. */
+  readonly observe: (parts: Parts) => void;
+};
+
+export function createAtlasMetrics(): AtlasMetrics {
+  const registry = createMetrics();
+  const registers = [registry];
+  const seconds = new Histogram({
+    name: "smartstack_atlas_request_seconds",
+    help: "Time to answer; of a stream, to its first byte; of a waiting write, waiting included",
+    labelNames: ["method", "path", "status"],
+    buckets: LATENCY_BUCKETS,
+    registers,
+  });
+  const ended = new Counter({
+    name: "smartstack_atlas_streams_ended_total",
+    help: "Watch streams that ended: by their reader, by us in order, or cut off because the reader was too slow",
+    labelNames: ["by"],
+    registers,
+  });
+  return {
+    registry,
+    answered: (method, path, status, time) =>
+      seconds.observe({ method, path: path ?? "none", status: String(status) }, time),
+    streamEnded: (reason) =>
+      ended.inc({ by: reason.startsWith("too slow") ? "slow" : reason.startsWith("the reader") ? "reader" : "atlas" }),
+    observe: ({ registry: state, hub, agents, degraded }) => {
+      const gauge = (name: string, help: string, read: () => number): void => {
+        const one: Gauge = new Gauge({
+          name: `smartstack_atlas_${name}`,
+          help,
+          registers,
+          collect: () => one.set(read()),
+        });
+      };
+      gauge("generation", "Generation of the registry", () => state.state().generation);
+      gauge("revision", "Revision of the registry", () => state.state().revision);
+      gauge("services", "Defined services", () => state.state().services.size);
+      gauge("instances", "Registered instances", () => state.state().instances.size);
+      gauge("streams", "Open watch streams", () => hub.size);
+      gauge("agents", "Agents whose lease lives, grace included", () => agents.size);
+      gauge(
+        "agents_connected",
+        "Agents that are connected",
+        () => agents.statuses().filter(({ connected }) => connected).length,
+      );
+      gauge("degraded", "How many things do not work; /v1/info names them", () => degraded().length);
+    },
+  };
+}

@@ -1,0 +1,71 @@
+// What the routes of Atlas share: the parts they work on, who calls, and how a write answers, waiting or not.
+import type { Clock } from "../core/lib/clock.ts";
+import type { MetaStore } from "../core/registry/meta-store.ts";
+import type { Agents } from "./agents.ts";
+import type { Actor, Operations, Outcome } from "./operations.ts";
+import type { Registry } from "./registry.ts";
+import type { Call } from "./router.ts";
+import type { Waits } from "./waits.ts";
+import type { WatchHub } from "./watch-hub.ts";
+
+export type Parts = {
+  readonly registry: Registry;
+  readonly meta: MetaStore;
+  readonly operations: Operations;
+  readonly hub: WatchHub;
+  readonly agents: Agents;
+  readonly waits: Waits;
+  readonly clock: Clock;
+  /** What does not work now, in words; empty when all is well. */
+  readonly degraded: () => readonly string[];
+};
+
+type WriteQuery = {
+  readonly wait?: "applied" | undefined;
+  readonly timeout: number;
+  readonly reason?: string | undefined;
+};
+
+/** @param agent the host whose agent writes, when it is one */
+export function actorOf({ query, peer }: Call<unknown, WriteQuery, unknown>, agent?: string): Actor {
+  return { who: agent ?? "anonymous", from: peer.address, reason: query.reason };
+}
+
+/**
+ * Carries out a write and answers it: 201 when it made something, else 200; with `wait=applied` when every agent runs it.
+ * @param service whose refusal by an agent refuses the write
+ * @param more further members of the answer
+ */
+export async function written<T extends Outcome>(
+  { waits }: Parts,
+  { query, request, peer }: Call<unknown, WriteQuery, unknown>,
+  service: string,
+  write: () => Promise<T>,
+  more: (outcome: T) => Readonly<Record<string, unknown>> = () => ({}),
+): Promise<Response> {
+  if (query.wait === undefined) return answer(await write(), more, {});
+  peer.noIdleLimit();
+  const wait = waits.begin();
+  try {
+    const outcome = await write();
+    const position = { generation: outcome.generation, revision: outcome.revision };
+    const { applied, total } = outcome.changed
+      ? await wait.applied({ position, service, timeoutMs: query.timeout, signal: request.signal })
+      : waits.progress(position, new Set([service]));
+    return answer(outcome, more, { applied, total });
+  } finally {
+    wait.end();
+  }
+}
+
+function answer<T extends Outcome>(
+  outcome: T,
+  more: (outcome: T) => Readonly<Record<string, unknown>>,
+  progress: Readonly<Record<string, unknown>>,
+): Response {
+  const { generation, revision, changed, created } = outcome;
+  return Response.json(
+    { ...more(outcome), generation, revision, changed, ...progress },
+    { status: created ? 201 : 200 },
+  );
+}

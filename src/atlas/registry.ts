@@ -1,0 +1,242 @@
+// The registry as the rest of Atlas sees it: the live store's state with its definitions resolved, as snapshots and deltas.
+import { fullJitter } from "../core/lib/backoff.ts";
+import type { Clock } from "../core/lib/clock.ts";
+import { describeError } from "../core/lib/errors.ts";
+import type { Logger } from "../core/lib/logger.ts";
+import type { Instance } from "../core/model/instance.ts";
+import type { Position } from "../core/model/position.ts";
+import type { Definition } from "../core/model/service.ts";
+import type { Settings } from "../core/model/settings.ts";
+import type { Delta, Snapshot } from "../core/model/snapshot.ts";
+import type { LiveChange, LiveState, LiveStore } from "../core/registry/live-store.ts";
+import type { DefinitionVersion, MetaStore } from "../core/registry/meta-store.ts";
+
+/** Everything at one position. Immutable. */
+export type RegistryState = Position & {
+  readonly services: ReadonlyMap<string, Definition>;
+  readonly instances: LiveState["instances"];
+  readonly removed: LiveState["removed"];
+};
+
+export type RegistryEvent =
+  | { readonly kind: "delta"; readonly delta: Delta }
+  | { readonly kind: "reset" }
+  | { readonly kind: "settings"; readonly service: string };
+
+export type RegistryOptions = {
+  readonly realm: string;
+  readonly live: LiveStore;
+  readonly meta: MetaStore;
+  readonly clock: Clock;
+  readonly logger: Logger;
+};
+
+export class Registry {
+  readonly realm: string;
+  readonly #live: LiveStore;
+  readonly #meta: MetaStore;
+  readonly #clock: Clock;
+  readonly #logger: Logger;
+  readonly #listeners = new Set<(event: RegistryEvent) => void>();
+  readonly #closing = new AbortController();
+  /** `SERVICE/VERSION` → its definition, for versions that count or are about to. */
+  readonly #definitions = new Map<string, DefinitionVersion>();
+  #backlog: LiveChange[] = [];
+  #state: RegistryState | undefined;
+  #snapshot: Snapshot | undefined;
+  #trouble: string | undefined;
+
+  constructor({ realm, live, meta, clock, logger }: RegistryOptions) {
+    this.realm = realm;
+    this.#live = live;
+    this.#meta = meta;
+    this.#clock = clock;
+    this.#logger = logger;
+  }
+
+  /** Opens both halves and reads everything. @throws Fault of the store */
+  async open(): Promise<void> {
+    await this.#live.open();
+    await this.#meta.open();
+    this.#live.onChange((change) => this.#receive(change));
+    const state = this.#live.state();
+    await this.#fetch(state.definitions);
+    this.#state = this.#resolve(state, new Map());
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort(new Error("Atlas is stopping"));
+    await this.#meta.close();
+    await this.#live.close();
+  }
+
+  state(): RegistryState {
+    if (this.#state === undefined) throw new Error("the registry is not open");
+    return this.#state;
+  }
+
+  /** The state as watchers are sent it; made once per revision. */
+  snapshot(): Snapshot {
+    const { generation, revision, services, instances, removed } = this.state();
+    if (this.#snapshot?.revision === revision && this.#snapshot.generation === generation) return this.#snapshot;
+    this.#snapshot = {
+      generation,
+      revision,
+      realm: this.realm,
+      services: Object.fromEntries(services),
+      instances: [...instances.values()],
+      removed: [...removed.values()],
+    };
+    return this.#snapshot;
+  }
+
+  instancesOf(service: string): readonly Instance[] {
+    return [...this.state().instances.values()].filter((instance) => instance.service === service);
+  }
+
+  /** Called in order, once `state()` shows it. Returns the way to stop. */
+  on(listener: (event: RegistryEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** The definition version that counts, or undefined when the service is not defined. */
+  async definition(service: string): Promise<(DefinitionVersion & { readonly version: number }) | undefined> {
+    const version = this.#live.state().definitions.get(service);
+    if (version === undefined) return undefined;
+    const known = this.#definitions.get(`${service}/${version}`) ?? (await this.#meta.definition(service, version));
+    return { ...known, version };
+  }
+
+  /** Stores a version and makes it count, if `expected` still does. @throws Fault `conflict` when it does not */
+  async define(service: string, next: DefinitionVersion, expected: number | undefined) {
+    const version = await this.#meta.addDefinition(service, next);
+    // known before it is committed, so that the commit is published without a read
+    this.#definitions.set(`${service}/${version}`, next);
+    try {
+      return await this.#live.setDefinition(service, version, expected);
+    } catch (error) {
+      this.#definitions.delete(`${service}/${version}`);
+      throw error;
+    }
+  }
+
+  /** The settings that count. Version 0 with no values: nobody has set anything. */
+  async settings(service: string): Promise<Settings> {
+    const version = this.#live.state().settings.get(service);
+    return version === undefined ? { service, version: 0, values: {} } : this.#meta.settings(service, version);
+  }
+
+  /** What does not work now, in words; empty when all is well. */
+  degraded(): readonly string[] {
+    const reasons = [this.#trouble, this.#live.degraded(), this.#meta.degraded()];
+    return [...new Set(reasons.filter((reason) => reason !== undefined))];
+  }
+
+  /** False while a change cannot be published because its definition cannot be read: never defaults instead. */
+  ready(): boolean {
+    return this.#state !== undefined && this.#trouble === undefined;
+  }
+
+  #receive(change: LiveChange): void {
+    // the usual case is in order and known: published within the same turn
+    if (this.#backlog.length === 0 && this.#missing(change).size === 0) {
+      this.#publish(change);
+      return;
+    }
+    this.#backlog.push(change);
+    if (this.#backlog.length > 1) return;
+    void this.#drain().catch((error: unknown) => {
+      if (!this.#closing.signal.aborted) this.#logger.error({ err: error }, "publishing changes stopped");
+    });
+  }
+
+  async #drain(): Promise<void> {
+    for (let change = this.#backlog[0]; change !== undefined; change = this.#backlog[0]) {
+      await this.#fetch(this.#missing(change));
+      this.#publish(change);
+      this.#backlog.shift();
+    }
+  }
+
+  #missing(change: LiveChange): ReadonlyMap<string, number> {
+    if (change.kind === "settings") return new Map();
+    const wanted = change.kind === "reset" ? change.state.definitions : change.definitions.put;
+    return new Map([...wanted].filter(([service, version]) => !this.#definitions.has(`${service}/${version}`)));
+  }
+
+  /** Reads definitions until it has them all. Metadata that cannot be read is waited for, never replaced by defaults. */
+  async #fetch(wanted: ReadonlyMap<string, number>): Promise<void> {
+    for (const [service, version] of wanted) {
+      for (let attempt = 0; ; attempt += 1) {
+        try {
+          this.#definitions.set(`${service}/${version}`, await this.#meta.definition(service, version));
+          break;
+        } catch (error) {
+          // at start there is nothing to serve meanwhile
+          if (this.#state === undefined) throw error;
+          this.#trouble = `the definition of ${service} cannot be read: ${describeError(error)}`;
+          this.#logger.error({ err: error, service, version }, "definition cannot be read; trying again");
+          const wait = fullJitter(attempt, { baseMs: 100, capMs: 5_000 });
+          await this.#clock.sleep(wait, this.#closing.signal);
+        }
+      }
+    }
+    this.#trouble = undefined;
+  }
+
+  #publish(change: LiveChange): void {
+    if (change.kind === "settings") {
+      this.#emit({ kind: "settings", service: change.service });
+      return;
+    }
+    const before = this.#state?.services ?? new Map<string, Definition>();
+    const same = change.kind === "change" && change.definitions.put.size + change.definitions.delete.length === 0;
+    this.#state = same ? { ...this.#position(change.state), services: before } : this.#resolve(change.state, before);
+    if (change.kind === "reset") {
+      this.#emit({ kind: "reset" });
+      return;
+    }
+    const { generation, revision, services } = this.#state;
+    const put = [...change.definitions.put.keys()].flatMap((service) => {
+      const definition = services.get(service);
+      return definition === undefined ? [] : [[service, definition] as const];
+    });
+    this.#emit({
+      kind: "delta",
+      delta: {
+        generation,
+        revision,
+        since: change.since,
+        services: { put: Object.fromEntries(put), delete: change.definitions.delete },
+        instances: change.instances,
+      },
+    });
+  }
+
+  #emit(event: RegistryEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  /** The live state with every definition number replaced by its definition. */
+  #resolve(live: LiveState, before: ReadonlyMap<string, Definition>): RegistryState {
+    const services = new Map<string, Definition>();
+    for (const [service, version] of live.definitions) {
+      const known = this.#definitions.get(`${service}/${version}`);
+      if (known === undefined) throw new Error(`version ${version} of ${service} was not read`);
+      services.set(service, known.definition);
+    }
+    for (const key of this.#definitions.keys()) {
+      const [service = "", version] = key.split("/");
+      const counts = live.definitions.get(service);
+      // newer ones may be about to count
+      const old = counts === undefined ? before.has(service) : Number(version) < counts;
+      if (old) this.#definitions.delete(key);
+    }
+    return { ...this.#position(live), services };
+  }
+
+  #position({ generation, revision, instances, removed }: LiveState): Omit<RegistryState, "services"> {
+    return { generation, revision, instances, removed };
+  }
+}

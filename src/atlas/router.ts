@@ -1,0 +1,135 @@
+// A route is one value: what it takes as zod schemas, what it answers, and the handler. The schemas check requests here and
+// become the OpenAPI document in openapi.ts, so the two cannot differ.
+import { Hono } from "hono";
+import type { z } from "zod";
+import { problemOf, ProblemFault, requestIdOf } from "../core/lib/http.ts";
+import type { ProblemCode } from "../core/lib/problem.ts";
+import { readBody } from "./body.ts";
+
+export type Method = "GET" | "PUT" | "POST" | "PATCH" | "DELETE";
+
+/** What a request came with besides itself. */
+export type Peer = {
+  /** The address it came from. */
+  readonly address: string;
+  /** Lifts the connection's idle limit: for streams and waits. */
+  readonly noIdleLimit: () => void;
+};
+
+/** One checked request. */
+export type Call<P, Q, B> = {
+  readonly params: P;
+  readonly query: Q;
+  readonly body: B;
+  readonly request: Request;
+  readonly peer: Peer;
+};
+
+export type RouteInit<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType> = {
+  readonly method: Method;
+  /** As OpenAPI writes it: `/v1/services/{service}`. */
+  readonly path: string;
+  readonly summary: string;
+  readonly params: P;
+  readonly query: Q;
+  readonly body?: B;
+  /** Statuses with what they mean and the body's schema, JSON unless `type` says otherwise. */
+  readonly answers: Readonly<
+    Record<number, { readonly means: string; readonly schema?: z.ZodType; readonly type?: string }>
+  >;
+  readonly problems: readonly ProblemCode[];
+  readonly handle: (call: Call<z.output<P>, z.output<Q>, z.output<B>>) => Promise<Response> | Response;
+};
+
+/** A route whose types are known only to itself. */
+export type Route = Omit<RouteInit<z.ZodType, z.ZodType, z.ZodType>, "handle"> & {
+  readonly respond: (request: Request, params: Readonly<Record<string, string>>, peer: Peer) => Promise<Response>;
+};
+
+/** Checks path, query and body against the schemas, in that order, then handles. */
+export function route<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType>({
+  handle,
+  ...init
+}: RouteInit<P, Q, B>): Route {
+  return {
+    ...init,
+    async respond(request, rawParams, peer) {
+      const params = init.params.parse(rawParams);
+      const query = init.query.parse(queryOf(request));
+      const body = (init.body === undefined ? undefined : init.body.parse(await readBody(request))) as z.output<B>;
+      return handle({ params, query, body, request, peer });
+    },
+  };
+}
+
+/** @throws ProblemFault `invalid` when a parameter is there twice: which one counts would be a guess */
+function queryOf(request: Request): Record<string, string> {
+  const { searchParams } = new URL(request.url);
+  const query: Record<string, string> = {};
+  for (const [name, value] of searchParams) {
+    if (Object.hasOwn(query, name)) throw new ProblemFault("invalid", `the query parameter ${name} is there twice`);
+    query[name] = value;
+  }
+  return query;
+}
+
+export type RouterOptions = {
+  readonly routes: readonly Route[];
+  /** Something thrown that nobody meant to throw. */
+  readonly onBug: (error: unknown, requestId: string) => void;
+  /** Called for every answer; `path` is the route's, or undefined when none matched. */
+  readonly onAnswer: (method: string, path: string | undefined, status: number, seconds: number) => void;
+};
+
+/** Answers any request; never throws. Every answer carries X-Request-Id. */
+export type Respond = (request: Request, peer: Peer) => Promise<Response>;
+
+type Environment = { Bindings: { peer: Peer; matched: { path?: string } } };
+
+export function createRouter({ routes, onBug, onAnswer }: RouterOptions): Respond {
+  const app = new Hono<Environment>();
+  for (const one of routes) {
+    app.on(one.method, honoPath(one.path), (context) => {
+      context.env.matched.path = one.path;
+      return one.respond(context.req.raw, context.req.param(), context.env.peer);
+    });
+  }
+  app.onError((error) => {
+    throw error;
+  });
+  app.notFound((context) => {
+    const { path, method } = context.req;
+    const allowed = routes.filter((one) => matches(one.path, path)).map((one) => one.method);
+    if (allowed.length === 0) throw new ProblemFault("not_found", `there is no ${path}; see /openapi.json`);
+    const allow = [...new Set(allowed)].join(", ");
+    throw new ProblemFault("not_found", `${path} knows no ${method}; it takes ${allow}`, { headers: { allow } });
+  });
+  return async (request, peer) => {
+    const started = performance.now();
+    const requestId = requestIdOf(request.headers);
+    const matched: { path?: string } = {};
+    let response: Response;
+    try {
+      response = await app.fetch(absolute(request), { peer, matched });
+      response.headers.set("x-request-id", requestId);
+    } catch (error) {
+      response = problemOf(error, requestId, (bug) => onBug(bug, requestId));
+    }
+    onAnswer(request.method, matched.path, response.status, (performance.now() - started) / 1_000);
+    return response;
+  };
+}
+
+function honoPath(path: string): string {
+  return path.replaceAll(/\{(\w+)\}/g, ":$1");
+}
+
+function matches(routePath: string, path: string): boolean {
+  const [wanted, given] = [routePath.split("/"), path.split("/")];
+  return wanted.length === given.length && wanted.every((part, index) => part.startsWith("{") || part === given[index]);
+}
+
+/** A health check of HAProxy's speaks HTTP/1.0 without Host; Bun's request then has only a path for a URL. */
+function absolute(request: Request): Request {
+  return request.url.startsWith("/") ? new Request(`http://localhost${request.url}`, request) : request;
+}

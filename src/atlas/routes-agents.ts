@@ -1,0 +1,121 @@
+// The watch stream, and what agents and those who wait for them say and ask.
+import { z } from "zod";
+import { ackSchema, agentSchema } from "../core/model/agent.ts";
+import { parsePosition, positionSchema } from "../core/model/position.ts";
+import { deltaSchema, heartbeatSchema, settingsEventSchema, snapshotSchema } from "../core/model/snapshot.ts";
+import { actorOf, type Parts, written } from "./parts.ts";
+import { type Call, route, type Route } from "./router.ts";
+import {
+  hostParams,
+  noParams,
+  noQuery,
+  progressSchema,
+  revisionParams,
+  watchQuery,
+  writeQuery,
+  writtenSchema,
+} from "./schemas.ts";
+
+/** The data of each event of the stream, for readers of the OpenAPI document. */
+const eventSchemas = z.union([snapshotSchema, deltaSchema, settingsEventSchema, heartbeatSchema]);
+
+export function agentRoutes(parts: Parts): readonly Route[] {
+  const { registry, agents, waits, hub, operations } = parts;
+  return [
+    route({
+      method: "GET",
+      path: "/v1/watch",
+      summary: "The registry as a stream of server-sent events; with agent= and boot= it holds that host's lease",
+      params: noParams,
+      query: watchQuery,
+      answers: {
+        200: { means: "snapshot, delta, settings, heartbeat", schema: eventSchemas, type: "text/event-stream" },
+      },
+      problems: ["invalid", "conflict", "unavailable"],
+      handle: (call) => watch(parts, call),
+    }),
+    route({
+      method: "POST",
+      path: "/v1/agents/{host}/acks",
+      summary: "This host's HAProxy runs that position",
+      params: hostParams,
+      query: noQuery,
+      body: ackSchema,
+      answers: { 200: { means: "noted; the registry's own position", schema: positionSchema } },
+      problems: ["invalid", "not_found", "too_large", "wrong_type"],
+      handle: ({ params: { host }, body }) => {
+        agents.acknowledge(host, body);
+        const { generation, revision } = registry.state();
+        return Response.json({ generation, revision });
+      },
+    }),
+    route({
+      method: "GET",
+      path: "/v1/agents",
+      summary: "Every agent whose lease lives, grace included",
+      params: noParams,
+      query: noQuery,
+      answers: { 200: { means: "by host", schema: z.array(agentSchema) } },
+      problems: [],
+      handle: () => Response.json(agents.list()),
+    }),
+    route({
+      method: "DELETE",
+      path: "/v1/agents/{host}",
+      summary: "Forget a host that will not return, and its instances",
+      params: hostParams,
+      query: writeQuery,
+      answers: { 200: { means: "forgotten, or unknown already", schema: writtenSchema } },
+      problems: ["invalid", "conflict", "not_applied", "unavailable"],
+      handle: (call) =>
+        written(parts, call, "", async () => {
+          const changed = await agents.forget(call.params.host, () =>
+            operations.removeHost(call.params.host, actorOf(call)),
+          );
+          const { generation, revision } = registry.state();
+          return { generation, revision, changed, created: false };
+        }),
+    }),
+    route({
+      method: "GET",
+      path: "/v1/changes/{revision}",
+      summary: "How far a revision has come",
+      params: revisionParams,
+      query: noQuery,
+      answers: { 200: { means: "as the agents acked it so far", schema: progressSchema } },
+      problems: ["invalid"],
+      handle: ({ params: { revision } }) => {
+        const { generation } = registry.state();
+        return Response.json({ revision, ...waits.progress({ generation, revision }, hub.servicesOf(revision)) });
+      },
+    }),
+  ];
+}
+
+async function watch(
+  { hub, agents }: Parts,
+  { query, request, peer }: Call<unknown, z.output<typeof watchQuery>, unknown>,
+): Promise<Response> {
+  const { agent: host, boot, zone, version } = query;
+  // Last-Event-ID is what a reconnecting EventSource sends by itself, so it is the newer of the two
+  const lastEventId = request.headers.get("last-event-id");
+  const since = (lastEventId === null ? undefined : parsePosition(lastEventId)) ?? query.since;
+  let end = (_reason: string): void => undefined;
+  const leave =
+    host === undefined || boot === undefined
+      ? undefined
+      : await agents.connect({ host, boot, zone, version }, (reason) => end(reason));
+  peer.noIdleLimit();
+  const watcher = hub.open({
+    since,
+    services: query.service === undefined ? undefined : new Set(query.service),
+    settings: new Set(query.settings),
+    onEnd: () => leave?.(),
+  });
+  end = (reason) => watcher.end(reason);
+  request.signal.addEventListener("abort", () => watcher.gone(), { once: true });
+  if (request.signal.aborted) watcher.gone();
+  return new Response(watcher.body, {
+    headers: { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" },
+  });
+}

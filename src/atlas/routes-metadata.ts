@@ -1,0 +1,165 @@
+// Settings, ports and the audit trail over HTTP.
+import { z } from "zod";
+import { ProblemFault } from "../core/lib/http.ts";
+import { settingsSchema } from "../core/model/settings.ts";
+import { etagOf, type Outcome } from "./operations.ts";
+import { actorOf, type Parts, written } from "./parts.ts";
+import { type Call, route, type Route } from "./router.ts";
+import {
+  auditSchema,
+  limitQuery,
+  noParams,
+  noQuery,
+  portSchema,
+  portWrittenSchema,
+  putSettingsSchema,
+  reservePortSchema,
+  serviceParams,
+  settingsHistorySchema,
+  settingsWrittenSchema,
+  writeQuery,
+  writtenSchema,
+} from "./schemas.ts";
+
+type SettingsCall = Call<z.output<typeof serviceParams>, z.output<typeof writeQuery>, unknown>;
+
+export function metadataRoutes(parts: Parts): readonly Route[] {
+  const { registry, meta, operations } = parts;
+  return [
+    route({
+      method: "GET",
+      path: "/v1/settings/{service}",
+      summary: "A service's settings in this realm; version 0 and no values when nobody has set any",
+      params: serviceParams,
+      query: noQuery,
+      answers: { 200: { means: 'ETag is "VERSION"', schema: settingsSchema } },
+      problems: ["invalid"],
+      handle: async ({ params: { service } }) => {
+        const settings = await registry.settings(service);
+        return Response.json(settings, { headers: { etag: etagOf(settings.version) } });
+      },
+    }),
+    route({
+      method: "PUT",
+      path: "/v1/settings/{service}",
+      summary: "Replace all settings of a service; with If-Match only when they are at that version",
+      params: serviceParams,
+      query: writeQuery,
+      body: putSettingsSchema,
+      answers: {
+        200: { means: "changed, or so already", schema: settingsWrittenSchema },
+        201: { means: "new", schema: settingsWrittenSchema },
+      },
+      problems: ["invalid", "stale", "too_large", "wrong_type", "unavailable"],
+      handle: (call) =>
+        settingsWritten(parts, call, (expected) =>
+          operations.putSettings(call.params.service, call.body.values, expected, actorOf(call)),
+        ),
+    }),
+    route({
+      method: "DELETE",
+      path: "/v1/settings/{service}",
+      summary: "Back to nothing set; the history stays",
+      params: serviceParams,
+      query: writeQuery,
+      answers: { 200: { means: "empty now, or so already", schema: settingsWrittenSchema } },
+      problems: ["invalid", "stale", "unavailable"],
+      handle: (call) =>
+        settingsWritten(parts, call, (expected) =>
+          operations.deleteSettings(call.params.service, expected, actorOf(call)),
+        ),
+    }),
+    route({
+      method: "GET",
+      path: "/v1/settings/{service}/history",
+      summary: "Earlier versions of a service's settings, newest first",
+      params: serviceParams,
+      query: limitQuery,
+      answers: { 200: { means: "newest first", schema: settingsHistorySchema } },
+      problems: ["invalid"],
+      handle: async ({ params: { service }, query: { limit } }) =>
+        Response.json(await meta.settingsHistory(service, limit)),
+    }),
+    route({
+      method: "POST",
+      path: "/v1/ports",
+      summary: "Reserve a port for a service, or learn the one it has",
+      params: noParams,
+      query: writeQuery,
+      body: reservePortSchema,
+      answers: {
+        200: { means: "it has one", schema: portWrittenSchema },
+        201: { means: "reserved now", schema: portWrittenSchema },
+      },
+      problems: ["invalid", "conflict", "too_large", "wrong_type", "unavailable"],
+      handle: (call) =>
+        written(
+          parts,
+          call,
+          call.body.service,
+          () => operations.reservePort(call.body.service, actorOf(call)),
+          ({ port }) => ({ service: call.body.service, port }),
+        ),
+    }),
+    route({
+      method: "GET",
+      path: "/v1/ports",
+      summary: "Every reserved port",
+      params: noParams,
+      query: noQuery,
+      answers: { 200: { means: "by port", schema: z.array(portSchema) } },
+      problems: [],
+      handle: async () => Response.json(await meta.ports()),
+    }),
+    route({
+      method: "DELETE",
+      path: "/v1/ports/{service}",
+      summary: "Release a service's port",
+      params: serviceParams,
+      query: writeQuery,
+      answers: { 200: { means: "released, or free already", schema: writtenSchema } },
+      problems: ["invalid", "unavailable"],
+      handle: (call) =>
+        written(parts, call, call.params.service, () => operations.releasePort(call.params.service, actorOf(call))),
+    }),
+    route({
+      method: "GET",
+      path: "/v1/audit",
+      summary: "Who wrote what",
+      params: noParams,
+      query: limitQuery,
+      answers: { 200: { means: "newest first", schema: auditSchema } },
+      problems: ["invalid"],
+      handle: async ({ query: { limit } }) => Response.json(await meta.audit(limit)),
+    }),
+  ];
+}
+
+async function settingsWritten(
+  parts: Parts,
+  call: SettingsCall,
+  write: (expected: number | undefined) => Promise<Outcome & { readonly version: number }>,
+): Promise<Response> {
+  let current = 0;
+  const response = await written(
+    parts,
+    call,
+    call.params.service,
+    () => write(ifMatch(call.request)),
+    ({ version }) => {
+      current = version;
+      return { version };
+    },
+  );
+  response.headers.set("etag", etagOf(current));
+  return response;
+}
+
+/** The version in If-Match; undefined when any will do. @throws ProblemFault `invalid` when it is no version of ours */
+function ifMatch(request: Request): number | undefined {
+  const text = request.headers.get("if-match");
+  if (text === null || text === "*") return undefined;
+  const match = /^"?(\d{1,9})"?$/.exec(text);
+  if (match === null) throw new ProblemFault("invalid", `If-Match must be an ETag of this resource, such as "3"`);
+  return Number(match[1]);
+}

@@ -1,0 +1,162 @@
+// `?wait=applied`: a write that answers when every agent runs it.
+import type { Clock } from "../core/lib/clock.ts";
+import { ProblemFault } from "../core/lib/http.ts";
+import type { Position } from "../core/model/position.ts";
+import type { Agents, AgentStatus } from "./agents.ts";
+
+/** An agent's refusal, with who said it. */
+export type HostRejection = { readonly host: string; readonly service: string; readonly error: string };
+
+/** How far a revision has come. */
+export type Progress = {
+  readonly applied: number;
+  readonly total: number;
+  /** Connected, and not there yet. */
+  readonly pending: readonly string[];
+  /** Not connected, in grace or held: their HAProxy may still route by an older revision. */
+  readonly unreachable: readonly string[];
+  readonly rejected: readonly HostRejection[];
+};
+
+/** Where a begun wait is: its write has not answered yet, or it is known what it wrote. */
+type Wait = { position: Position | undefined };
+
+/** What to wait for. */
+export type WaitTarget = {
+  readonly position: Position;
+  /** Whose refusal counts: an agent may refuse another service at the same time. */
+  readonly service: string;
+  readonly timeoutMs: number;
+  /** The caller went away. */
+  readonly signal: AbortSignal;
+};
+
+export class Waits {
+  readonly #agents: Agents;
+  readonly #clock: Clock;
+  readonly #open = new Set<Wait>();
+  readonly #stopping = new AbortController();
+
+  constructor(agents: Agents, clock: Clock) {
+    this.#agents = agents;
+    this.#clock = clock;
+  }
+
+  /** Announces a wait before its write, since the change may leave before the write has answered. */
+  begin(): { readonly applied: (target: WaitTarget) => Promise<Progress>; readonly end: () => void } {
+    const wait: Wait = { position: undefined };
+    this.#open.add(wait);
+    return {
+      applied: (target) => {
+        wait.position = target.position;
+        return this.#applied(target);
+      },
+      end: () => this.#open.delete(wait),
+    };
+  }
+
+  /** Whether agents should ack a change of (since, revision] at once. */
+  wantsAck(since: number, revision: number): boolean {
+    for (const { position } of this.#open) {
+      if (position === undefined || (since < position.revision && position.revision <= revision)) return true;
+    }
+    return false;
+  }
+
+  /** @param services whose refusals count; undefined: all */
+  progress(position: Position, services: ReadonlySet<string> | undefined): Progress {
+    const statuses = this.#agents.statuses();
+    const behind = statuses.filter((status) => !hasApplied(status, position));
+    const rejected = statuses.flatMap((status) => refusals(status, position, services));
+    const refusing = new Set(rejected.map(({ host }) => host));
+    return {
+      applied: statuses.length - behind.length - refusing.size,
+      total: statuses.length,
+      pending: hosts(behind.filter(({ connected }) => connected)),
+      unreachable: hosts(behind.filter(({ connected }) => !connected)),
+      rejected,
+    };
+  }
+
+  /** Ends every wait. */
+  stop(): void {
+    this.#stopping.abort();
+  }
+
+  /**
+   * @throws ProblemFault `not_applied` at the timeout, `rejected` as soon as an agent refuses the service, `unavailable`
+   * when Atlas stops meanwhile; the write stands in all of them
+   */
+  #applied({ position, service, timeoutMs, signal }: WaitTarget): Promise<Progress> {
+    const services = new Set([service]);
+    const progress = (): Progress => this.progress(position, services);
+    const begun = progress();
+    const pending = new Set([...begun.pending, ...begun.unreachable]);
+    if (begun.rejected.length > 0) return Promise.reject(refused(position, begun));
+    if (pending.size === 0) return Promise.resolve(begun);
+    return new Promise<Progress>((resolve, reject) => {
+      const settle = (finish: () => void): void => {
+        cancel();
+        unsubscribe();
+        signal.removeEventListener("abort", onAbort);
+        this.#stopping.signal.removeEventListener("abort", onAbort);
+        finish();
+      };
+      const cancel = this.#clock.after(timeoutMs, () =>
+        settle(() => reject(notApplied(position, progress(), timeoutMs))),
+      );
+      const onAbort = (): void => {
+        settle(() => reject(new ProblemFault("unavailable", "the wait was broken off; the write stands")));
+      };
+      const unsubscribe = this.#agents.on(({ kind, host }) => {
+        const status = this.#agents.status(host);
+        // one host's news is looked at, not every host's: thousands ack the same change
+        if (kind === "left" || status === undefined) pending.delete(host);
+        else if (!hasApplied(status, position)) pending.add(host);
+        else if (refusals(status, position, services).length > 0) {
+          settle(() => reject(refused(position, progress())));
+          return;
+        } else pending.delete(host);
+        if (pending.size === 0) settle(() => resolve(progress()));
+      });
+      signal.addEventListener("abort", onAbort, { once: true });
+      this.#stopping.signal.addEventListener("abort", onAbort, { once: true });
+      if (signal.aborted || this.#stopping.signal.aborted) onAbort();
+    });
+  }
+}
+
+function hasApplied({ applied }: AgentStatus, { generation, revision }: Position): boolean {
+  return applied !== undefined && applied.generation === generation && applied.revision >= revision;
+}
+
+function refusals(
+  status: AgentStatus,
+  position: Position,
+  services: ReadonlySet<string> | undefined,
+): readonly HostRejection[] {
+  if (!hasApplied(status, position)) return [];
+  return status.rejected
+    .filter(({ service }) => services === undefined || services.has(service))
+    .map(({ service, error }) => ({ host: status.host, service, error }));
+}
+
+function hosts(statuses: readonly AgentStatus[]): readonly string[] {
+  return statuses.map(({ host }) => host).sort();
+}
+
+function notApplied(position: Position, progress: Progress, timeoutMs: number): ProblemFault {
+  const late = [...progress.pending, ...progress.unreachable];
+  return new ProblemFault(
+    "not_applied",
+    `written, but not applied within ${timeoutMs} ms by ${late.length} of ${progress.total} agents: ${late.slice(0, 5).join(", ")}`,
+    { extra: { ...position, ...progress } },
+  );
+}
+
+function refused(position: Position, progress: Progress): ProblemFault {
+  const [first] = progress.rejected;
+  return new ProblemFault("rejected", `written, but ${first?.host} refused ${first?.service}: ${first?.error}`, {
+    extra: { ...position, ...progress },
+  });
+}

@@ -1,0 +1,60 @@
+import { z } from "zod";
+import { createLogger } from "../core/lib/logger.ts";
+import { defineCommand } from "./command.ts";
+import { ConfigError, formatSource } from "./config.ts";
+import { EXIT } from "./exit-codes.ts";
+import { runProgram } from "./lifecycle.ts";
+import { defaultStateDirectory, formatHostPort, hostPort, type Kind, option, path, shared, toggle } from "./options.ts";
+
+// the cluster store is a value that people will know from the documentation: say what is the matter with it
+const store: Kind<"embedded"> = {
+  placeholder: "embedded",
+  schema: z.literal("embedded", {
+    error: ({ input }) =>
+      input === "cluster"
+        ? "this build has no cluster store (ZooKeeper and DynamoDB); it must be embedded"
+        : "must be embedded",
+  }),
+};
+
+export const atlas = defineCommand({
+  name: "atlas",
+  summary: "run Atlas, the registry of services and instances",
+  examples: ["smartstack atlas", "smartstack atlas --listen 127.0.0.1:7400 --data-dir ./atlas-data"],
+  options: {
+    listen: option(hostPort, "address of the HTTP API; port 0 takes a free one", { host: "127.0.0.1", port: 7400 }),
+    realm: shared.realm,
+    store: option(store, "where the registry lies: embedded is one SQLite file in --data-dir", "embedded"),
+    dataDir: option(path("DIR"), "directory of the embedded store; made when missing", defaultStateDirectory()),
+    insecure: option(toggle, "listen beyond loopback although anybody who reaches the port may write", false),
+    logLevel: shared.logLevel,
+    logFormat: shared.logFormat,
+  },
+  async run({ values, sources }) {
+    const { listen, realm, dataDir } = values;
+    if (!isLoopback(listen.host) && !values.insecure) {
+      throw new ConfigError([
+        {
+          key: "listen",
+          source: formatSource(sources.listen),
+          message: `${formatHostPort(listen)} is open to other machines, and this Atlas checks nobody's right to write; say --insecure if the network is yours alone, or listen on 127.0.0.1`,
+        },
+      ]);
+    }
+    const { startAtlas } = await import("../atlas/atlas.ts");
+    const logger = createLogger({ name: "atlas", level: values.logLevel, format: values.logFormat });
+    const fault = await runProgram(async () => {
+      const running = await startAtlas({ listen, realm, dataDir }, { logger });
+      const { url } = running;
+      logger.info({ url, realm, dataDir }, `Atlas is ready at ${url}, realm ${realm}, data in ${dataDir}`);
+      return running;
+    });
+    if (fault !== undefined) throw fault;
+    logger.info("Atlas has stopped");
+    return EXIT.done;
+  },
+});
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
