@@ -123,14 +123,20 @@ describe("what Atlas is told of a local instance", () => {
     expect(step(left, echoed(5))?.kind).toBe("delete");
     const deleted = told(left, 6, echoed(5));
     expect(step(deleted, echoed(5))).toBeUndefined();
-    expect(isForgettable(deleted, echoed(5), seen(echoed(5)))).toBe(false);
-    expect(isForgettable(deleted, snapshotOf(6, []), undefined)).toBe(true);
+    expect(isForgettable(deleted, echoed(5), seen(echoed(5)), "here")).toBe(false);
+    expect(isForgettable(deleted, snapshotOf(6, []), undefined, "here")).toBe(true);
   });
 
   test("one that left before Atlas echoed it is still deleted", () => {
     const left: LocalInstance = { ...told(put(), 5), left: "deregistered" };
     expect(step(left, snapshotOf(4, []))?.kind).toBe("delete");
-    expect(isForgettable(left, snapshotOf(4, []), undefined)).toBe(false);
+    expect(isForgettable(left, snapshotOf(4, []), undefined, "here")).toBe(false);
+  });
+
+  test("one that left and belongs to somebody else in Atlas is left to him", () => {
+    const left: LocalInstance = { ...told(put(), 5), left: "deregistered" };
+    expect(step(left, echoed(6, { agent: null }))).toBeUndefined();
+    expect(isForgettable(left, echoed(6, { agent: null }), seen(echoed(6, { agent: null })), "here")).toBe(true);
   });
 
   test("one that comes back before Atlas deleted it is registered anew", () => {

@@ -125,7 +125,7 @@ export function nextStep(
   host: string,
 ): Step | undefined {
   const known = knownOf(local, snapshot, seen);
-  if (local.left !== undefined) return known === undefined ? undefined : { kind: "delete", after: undefined };
+  if (local.left !== undefined) return known?.agent === host ? { kind: "delete", after: undefined } : undefined;
   if (local.definition !== undefined) return { kind: "define", definition: local.definition };
   const { healthy } = local.health;
   const { port, address } = local.spec;
@@ -155,9 +155,15 @@ export function acceptStep(local: LocalInstance, sent: LocalInstance, step: Step
   return { ...local, unsent, written: { generation, revision, fields: step.after } };
 }
 
-/** True when an instance that left can be forgotten: Atlas's own word is as new as our deletion, and it agrees. */
-export function isForgettable(local: LocalInstance, snapshot: Snapshot, seen: Instance | undefined): boolean {
-  return local.left !== undefined && seen === undefined && knownOf(local, snapshot, seen) === undefined;
+/** True when an instance that left can be forgotten: Atlas's own word is as new as our deletion, and it is no longer ours there. */
+export function isForgettable(
+  local: LocalInstance,
+  snapshot: Snapshot,
+  seen: Instance | undefined,
+  host: string,
+): boolean {
+  const ours = seen?.agent === host || knownOf(local, snapshot, seen)?.agent === host;
+  return local.left !== undefined && !ours;
 }
 
 type Routed = { readonly services: Readonly<Record<string, Definition>>; readonly instances: readonly Instance[] };

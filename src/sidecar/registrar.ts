@@ -68,7 +68,11 @@ type Line = {
   readonly waiting: Set<() => void>;
 };
 
-const writtenSchema = positionSchema.extend({ applied: z.int().optional(), total: z.int().optional() });
+const writtenSchema = positionSchema.extend({
+  changed: z.boolean().default(true),
+  applied: z.int().optional(),
+  total: z.int().optional(),
+});
 type Written = z.output<typeof writtenSchema>;
 
 const changeSchema = z.object({
@@ -206,13 +210,15 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
     for (let failures = 0; ; failures += 1) {
       try {
         const written = await line.work.run(() => tellAll(id, line, () => Math.max(1, Math.round(left()))));
-        // asked a second time, Atlas changes nothing and waits for nobody: then we look ourselves
-        if (failures === 0 && written?.total !== undefined) {
-          return { ...written, applied: written.applied ?? written.total, total: written.total };
-        }
         const position = written ?? line.position;
         if (position === undefined) throw new ProblemFault("unavailable", "Atlas has not heard of this instance");
-        return { ...position, ...(await waitApplied(position.revision, deadline)) };
+        const { generation, revision } = position;
+        // Atlas waits with a write that changes something; told before, perhaps with its answer lost, it has to be asked
+        const count =
+          written?.changed === true && written.applied !== undefined && written.total !== undefined
+            ? { applied: written.applied, total: written.total }
+            : await waitApplied(revision, deadline);
+        return { generation, revision, ...count };
       } catch (error) {
         if (error instanceof ProblemFault) throw error;
         if (error instanceof AtlasProblem && error.code === "rejected") throw rejectedProblem(error.body.rejected);

@@ -185,6 +185,14 @@ describe("watching Atlas", () => {
     expect(states[1]?.snapshot.revision).toBe(11);
   });
 
+  test("why a replica ended the stream is reported", async () => {
+    const atlas = replica();
+    atlas.greet(said("snapshot", snapshot(10)), said("end", { reason: "another agent took over this host" }));
+    const { statuses, failures } = follow([atlas.url]);
+    await until("the end", () => failures().length > 0);
+    expect(statuses.find((status) => status.kind === "waiting")?.failure.message).toContain("another agent took over");
+  });
+
   test("a delta that does not follow asks the same replica for a snapshot, without Last-Event-ID", async () => {
     const atlas = replica();
     const other = replica();

@@ -119,6 +119,11 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
       case "heartbeat":
         listener.onHeartbeat?.(parseEvent(event, heartbeatSchema));
         return;
+      case "end":
+        throw new Fault({
+          code: "unreachable",
+          message: `Atlas ended the stream: ${parseEvent(event, endSchema).reason}`,
+        });
       default:
         // a newer Atlas may say more than we know
         return;
@@ -239,6 +244,9 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
     },
   };
 }
+
+/** The last event of a replica that ends a stream on purpose. */
+const endSchema = z.object({ reason: z.string().default("it did not say why") });
 
 function watchPath({ services, settings, agent }: WatchOptions): string {
   const query = new URLSearchParams();

@@ -1,0 +1,128 @@
+import { expect, test } from "bun:test";
+import { fakeClock } from "../core/lib/clock.ts";
+import { Fault } from "../core/lib/errors.ts";
+import { silentLogger } from "../core/lib/logger.ts";
+import type { Applied, Desired } from "../core/haproxy/proxy.ts";
+import { type Application, createApplier } from "./applier.ts";
+
+const nothing: Applied = { rejected: [], reloaded: false, reasons: [] };
+
+function setup() {
+  const clock = fakeClock();
+  const calls: { kind: "start" | "apply"; agents: number; finish: (error?: Fault) => void }[] = [];
+  const applications: Application[] = [];
+  const failures: Fault[] = [];
+  let wanted = 0;
+  const call = (kind: "start" | "apply", desired: Desired): Promise<Applied> =>
+    new Promise((resolve, reject) => {
+      calls.push({
+        kind,
+        agents: desired.agents,
+        finish: (error) => (error === undefined ? resolve(nothing) : reject(error)),
+      });
+    });
+  const applier = createApplier({
+    proxy: { start: (desired) => call("start", desired), apply: (desired) => call("apply", desired) },
+    clock,
+    logger: silentLogger,
+    random: () => 0.5,
+    target: () => ({
+      desired: { services: {}, instances: [], agents: wanted },
+      position: { generation: 1, revision: wanted },
+    }),
+    onApplied: (application) => applications.push(application),
+    onFailure: (failure) => failures.push(failure),
+  });
+  return {
+    clock,
+    calls,
+    applications,
+    failures,
+    applier,
+    want: (revision: number, urgent = false) => {
+      wanted = revision;
+      applier.request(urgent);
+    },
+    finish: async (error?: Fault) => {
+      calls.at(-1)?.finish(error);
+      await clock.advance(0);
+    },
+  };
+}
+
+test("what came before the start is in the start", async () => {
+  const { calls, applications, applier, want, finish, clock } = setup();
+  want(3);
+  await clock.advance(40);
+  const starting = applier.start();
+  expect(calls.map(({ kind, agents }) => [kind, agents])).toEqual([["start", 3]]);
+  await finish();
+  await starting;
+  expect(applications).toEqual([
+    { applied: nothing, position: { generation: 1, revision: 3 }, urgent: false, tookMs: 40 },
+  ]);
+  expect(calls.length).toBe(1);
+});
+
+test("while one apply runs the others wait as one, of the newest state", async () => {
+  const { calls, applications, applier, want, finish, clock } = setup();
+  const starting = applier.start();
+  await finish();
+  await starting;
+  want(1);
+  want(2, true);
+  await clock.advance(10);
+  want(3);
+  expect(calls.length).toBe(2);
+  await finish();
+  expect(calls.map(({ agents }) => agents)).toEqual([0, 1, 3]);
+  await clock.advance(5);
+  await finish();
+  expect(applications.slice(1)).toMatchObject([
+    { position: { revision: 1 }, urgent: false, tookMs: 10 },
+    { position: { revision: 3 }, urgent: true, tookMs: 15 },
+  ]);
+  expect(calls.length).toBe(3);
+});
+
+test("a start that fails is the caller's", async () => {
+  const { applier, finish } = setup();
+  const starting = applier.start().catch((error: unknown) => error);
+  await finish(new Fault({ code: "haproxy_missing", message: "no" }));
+  expect(await starting).toMatchObject({ code: "haproxy_missing" });
+});
+
+test("an apply that fails is tried again, and those who wait are not forgotten", async () => {
+  const { calls, applications, failures, applier, want, finish, clock } = setup();
+  const starting = applier.start();
+  await finish();
+  await starting;
+  want(1, true);
+  await finish(new Fault({ code: "haproxy_failed", message: "disk full" }));
+  expect(failures.map(({ code }) => code)).toEqual(["haproxy_failed"]);
+  expect(applier.failure?.code).toBe("haproxy_failed");
+  await clock.advance(249);
+  expect(calls.length).toBe(2);
+  await clock.advance(1);
+  expect(calls.length).toBe(3);
+  await finish();
+  expect(applications.at(-1)).toMatchObject({ position: { revision: 1 }, urgent: true, tookMs: 250 });
+  expect(applier.failure).toBeUndefined();
+});
+
+test("after stop nothing begins, and stop waits for what runs", async () => {
+  const { calls, applier, want, finish, clock } = setup();
+  const starting = applier.start();
+  await finish();
+  await starting;
+  want(1);
+  want(2);
+  let stopped = false;
+  const stopping = applier.stop().then(() => (stopped = true));
+  await clock.advance(0);
+  expect(stopped).toBe(false);
+  await finish();
+  await stopping;
+  expect(calls.length).toBe(2);
+  expect(clock.pending).toBe(0);
+});
