@@ -1,7 +1,7 @@
 // Talking to Atlas over HTTP: what the sidecar, the generator and the operator's commands share.
 import type { z } from "zod";
-import { describeError, Fault } from "../lib/errors.ts";
-import { ApiProblem, readAnswer } from "./exchange.ts";
+import { Fault } from "../lib/errors.ts";
+import { ApiProblem, describeFailure, readAnswer } from "./exchange.ts";
 
 /** Atlas answered with a problem. `code` is the problem's own (`not_found`, `conflict`, `not_applied` …). */
 export class AtlasProblem extends ApiProblem {
@@ -74,7 +74,7 @@ export function createAtlasClient(options: AtlasClientOptions): AtlasClient {
           !(init.signal.reason instanceof DOMException && init.signal.reason.name === "TimeoutError")
         )
           throw error;
-        failures.push(`${base} ${describeError(error)}`);
+        failures.push(`${base}: ${describeFailure(error)}`);
         // a replica that swallows requests has used up the time: the next request begins with another one
         if (init.signal.aborted) {
           preferred = (index + 1) % options.urls.length;

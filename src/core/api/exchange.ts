@@ -1,6 +1,6 @@
 // One exchange of JSON over HTTP with a program of ours: what the clients of Atlas and of the sidecar share.
 import { z } from "zod";
-import { Fault } from "../lib/errors.ts";
+import { describeError, errorCode, Fault } from "../lib/errors.ts";
 import type { FieldError } from "../lib/problem.ts";
 
 /** A program of ours answered with a problem. `code` is the problem's own (`not_found`, `conflict`, `not_applied` …). */
@@ -70,4 +70,12 @@ function parseJson(text: string): unknown {
 
 function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Why nobody answered, in words where the runtime's own are long. */
+export function describeFailure(error: unknown): string {
+  // two names for one thing: Bun renamed it
+  if (["ECONNREFUSED", "ConnectionRefused"].includes(errorCode(error) ?? "")) return "nobody listens there";
+  if (error instanceof DOMException && error.name === "TimeoutError") return "no answer in time";
+  return describeError(error);
 }

@@ -1,6 +1,6 @@
 // Talking to this host's sidecar: over its unix socket, where writes are allowed, or read-only over its admin port.
 import type { z } from "zod";
-import { describeError, Fault } from "../lib/errors.ts";
+import { Fault } from "../lib/errors.ts";
 import {
   type LocalWritten,
   localWrittenSchema,
@@ -11,7 +11,7 @@ import {
   whySchema,
 } from "../model/local.ts";
 import { type Snapshot, snapshotSchema } from "../model/snapshot.ts";
-import { ApiProblem, readAnswer } from "./exchange.ts";
+import { ApiProblem, describeFailure, readAnswer } from "./exchange.ts";
 
 /** The sidecar answered with a problem; `code` is the problem's own. */
 export class SidecarProblem extends ApiProblem {
@@ -69,9 +69,8 @@ export function createSidecarClient(address: SidecarAddress): SidecarClient {
     } catch (error) {
       throw new Fault({
         code: "unreachable",
-        message: `could not reach the sidecar at ${where}: ${describeError(error)}`,
+        message: `could not reach the sidecar at ${where}: ${describeFailure(error)}`,
         hint: "Start it with `smartstack sidecar` (or all of it with `smartstack dev`), or say where it is.",
-        cause: error,
       });
     }
   };

@@ -33,7 +33,10 @@ function describeDown(error: unknown, depth: number): string {
     error instanceof AggregateError && error.message === "" && depth > 0
       ? error.errors.map((one) => describeDown(one, depth - 1)).join("; ")
       : error.message;
-  return error.cause === undefined || depth <= 1 ? own : `${own}: ${describeDown(error.cause, depth - 1)}`;
+  if (error.cause === undefined || depth <= 1) return own;
+  const cause = describeDown(error.cause, depth - 1);
+  // whoever wrote the message may have put the cause into it already
+  return own.includes(cause) ? own : `${own}: ${cause}`;
 }
 
 /** The `code` of a thrown value (`ECONNREFUSED`, `not_found`), or undefined. Match on this, never on messages: they change. */
