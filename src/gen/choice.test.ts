@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createAtlasClient } from "../core/api/atlas-client.ts";
 import { choosePort, type PortChoice } from "./choice.ts";
-import { trialPort, holdPort } from "./port.ts";
+import { freePort } from "../e2e/process.ts";
+import { holdPort } from "./port.ts";
 import { isRegistered } from "./reservation.ts";
 
 let directory = "";
@@ -52,7 +53,7 @@ const choose = (request: Partial<Parameters<typeof choosePort>[0]>): Promise<Por
 
 test("Atlas reserves, and has the reservation back when the run fails", async () => {
   const ports = new Map([["billing", 5000]]);
-  const port = await trialPort();
+  const port = await freePort();
   const choice = await choose({ atlas: atlas(ports, port) });
   expect([choice.port, choice.origin]).toEqual([port, "reserved in Atlas"]);
   expect(ports.get("identity")).toBe(port);
@@ -62,7 +63,7 @@ test("Atlas reserves, and has the reservation back when the run fails", async ()
 });
 
 test("a reservation from before is used, and kept when the run fails", async () => {
-  const port = await trialPort();
+  const port = await freePort();
   const ports = new Map([["identity", port]]);
   const choice = await choose({ atlas: atlas(ports, 5000) });
   expect([choice.port, choice.origin]).toEqual([port, "reserved in Atlas before"]);
@@ -93,7 +94,7 @@ test("an Atlas that refuses is a remark, and the port is a free one of this mach
 });
 
 test("--port is taken as it is, unless Atlas gave that port to another service", async () => {
-  const port = await trialPort();
+  const port = await freePort();
   const client = atlas(new Map([["billing", port]]), 5000);
   expect(choose({ atlas: client, given: port })).rejects.toMatchObject({
     code: "taken",
@@ -105,7 +106,7 @@ test("--port is taken as it is, unless Atlas gave that port to another service",
 });
 
 test("a given port that somebody listens on is a remark: the service will run on other hosts", async () => {
-  const held = await holdPort(await trialPort());
+  const held = await holdPort(await freePort());
   const choice = await choose({ given: held?.port });
   expect(choice.note).toContain(`listens on port ${held?.port}`);
   await held?.release();
@@ -124,7 +125,7 @@ test("whether Atlas knows a name: yes, no, or why it cannot say", async () => {
   expect(await isRegistered(client, "new")).toEqual({ kind: "known", value: false });
   const page = atlas(new Map(), 5000, () => new Response("<h1>not Atlas</h1>", { status: 404 }));
   expect(await isRegistered(page, "new")).toMatchObject({ kind: "unknown", away: false });
-  const nobody = createAtlasClient({ urls: [`http://127.0.0.1:${await trialPort()}`] });
+  const nobody = createAtlasClient({ urls: [`http://127.0.0.1:${await freePort()}`] });
   const start = performance.now();
   expect(await isRegistered(nobody, "new")).toMatchObject({ kind: "unknown", away: true });
   expect(performance.now() - start).toBeLessThan(100);

@@ -8,7 +8,7 @@ import { createAtlasClient } from "../core/api/atlas-client.ts";
 import { systemClock } from "../core/lib/clock.ts";
 import { Fault } from "../core/lib/errors.ts";
 import { generate, type GenConfig, type GenDeps } from "./generate.ts";
-import { trialPort } from "./port.ts";
+import { freePort } from "../e2e/process.ts";
 
 let directory = "";
 let printed: string[] = [];
@@ -49,7 +49,7 @@ const run = async (
     ...config,
   };
   await generate(full, {
-    atlas: createAtlasClient({ urls: [`http://127.0.0.1:${await trialPort()}`] }),
+    atlas: createAtlasClient({ urls: [`http://127.0.0.1:${await freePort()}`] }),
     clock: systemClock,
     program: [process.execPath, script],
     environment: process.env,

@@ -10,7 +10,7 @@ import { findTemplate } from "./catalog.ts";
 import { type Change, compare, formatDiff, formatTree } from "./changes.ts";
 import type { Environment } from "./child.ts";
 import { choosePort, type PortChoice } from "./choice.ts";
-import { commitProject } from "./git.ts";
+import { commitMessage, commitProject } from "./git.ts";
 import { checkName } from "./name.ts";
 import { isRegistered } from "./reservation.ts";
 import { moveFiles, moveIntoPlace, stage, type Staging, writeFiles } from "./staging.ts";
@@ -117,7 +117,8 @@ async function runSteps(config: GenConfig, deps: GenDeps, work: Work): Promise<v
   if (!config.git) return;
   await steps.run("git", async (): Promise<StepResult> => {
     if (target.kind === "used") return { text: "yours to commit" };
-    const outcome = await commitProject(project, dirname(target.path), `Generate ${config.name}`, deps);
+    const message = commitMessage(`Generate ${config.name}`, template.name);
+    const outcome = await commitProject(project, dirname(target.path), message, deps);
     return outcome.kind === "committed"
       ? { text: "first commit", note: outcome.note }
       : { text: "left out", note: outcome.reason };

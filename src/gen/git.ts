@@ -1,5 +1,6 @@
 // git as gen uses it: it asks nobody, signs nothing, and is at home in the directory it is told.
 import { Fault } from "../core/lib/errors.ts";
+import { VERSION } from "../core/lib/version.ts";
 import { type ChildOptions, type Environment, runChild, which } from "./child.ts";
 
 /** Who commits on a machine that git knows nobody on. */
@@ -54,6 +55,13 @@ function withoutRepository(environment: Environment): Environment {
 
 function lastLine(output: string): string {
   return output.trim().split("\n").at(-1) ?? "";
+}
+
+/** A commit of generated files, and nothing else, says so: `gen --update` starts from the last one. */
+export const TEMPLATE_TRAILER = "Smartstack-Template";
+
+export function commitMessage(subject: string, template: string): string {
+  return `${subject}\n\n${TEMPLATE_TRAILER}: ${template}\nSmartstack-Version: ${VERSION}`;
 }
 
 /** What became of the first commit. Nothing here makes a project worse, so nothing here is a failure. */

@@ -3,7 +3,16 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FIRST_PORT, trialPort, type HeldPort, holdFreePort, holdPort, neighbourPorts, projectPort } from "./port.ts";
+import { freePort } from "../e2e/process.ts";
+import {
+  FIRST_PORT,
+  type HeldPort,
+  holdFreePort,
+  holdPort,
+  holdTrialPort,
+  neighbourPorts,
+  projectPort,
+} from "./port.ts";
 
 let directory = "";
 let held: HeldPort[] = [];
@@ -40,7 +49,7 @@ test("a port that a neighbour names is left alone, also when the neighbour appea
 
 test("a port that somebody listens on, on any address, cannot be held", async () => {
   for (const host of ["127.0.0.1", "127.0.0.2", "0.0.0.0"]) {
-    const port = await trialPort();
+    const port = await freePort();
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(port, host, resolve));
     expect(await holdPort(port)).toBeUndefined();
@@ -48,6 +57,17 @@ test("a port that somebody listens on, on any address, cannot be held", async ()
     const now = await holdPort(port);
     expect(now?.port).toBe(port);
     await now?.release();
+  }
+});
+
+test("trials at the same time get different ports, which the services can listen on", async () => {
+  const trials = await Promise.all(Array.from({ length: 50 }, () => holdTrialPort()));
+  held.push(...trials);
+  expect(new Set(trials.map(({ port }) => port)).size).toBe(50);
+  for (const { port } of trials) {
+    const service = await holdPort(port);
+    expect(service?.port).toBe(port);
+    await service?.release();
   }
 });
 
@@ -66,5 +86,6 @@ test("neighbours are the projects beside, whatever else lies there", async () =>
   await writeFile(join(directory, "smartstack.yaml"), "name: outer\nport: 5003\n");
   expect(await neighbourPorts(join(directory, "self"))).toEqual(new Set([5000, 5007]));
   expect(await projectPort(join(directory, "self"))).toBe(5001);
+  expect(await neighbourPorts(join(directory, "no/parent"))).toEqual(new Set());
   expect(await projectPort(join(directory, "nowhere"))).toBeUndefined();
 });

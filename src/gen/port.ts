@@ -58,19 +58,25 @@ function listen(port: number, host: string): Promise<HeldPort | undefined> {
   });
 }
 
-/** Above every service's port, below the ports that Linux gives to outgoing connections. */
-const TRIAL = { first: 30_000, last: 32_767 };
+/** Above every service's port, below the ports that Linux gives to outgoing connections; locks first, as many trials behind. */
+const LOCKS = { first: 30_000, count: 1_384 };
 
-/** A port for the trial run of a service, free a moment ago. @throws Fault `no_port` */
-export async function trialPort(): Promise<number> {
-  const { first, last } = TRIAL;
+/**
+ * A port for the trial run of a service, free a moment ago, that no other trial gets until it is released. What is held is not
+ * that port, which the service must get, but another that stands for it.
+ * @throws Fault `no_port`
+ */
+export async function holdTrialPort(): Promise<HeldPort> {
   for (let attempt = 0; attempt < 100; attempt += 1) {
-    const held = await holdPort(first + Math.floor(Math.random() * (last - first + 1)));
-    if (held === undefined) continue;
-    await held.release();
-    return held.port;
+    const lock = await holdPort(LOCKS.first + Math.floor(Math.random() * LOCKS.count));
+    if (lock === undefined) continue;
+    const port = lock.port + LOCKS.count;
+    const trial = await holdPort(port);
+    await trial?.release();
+    if (trial !== undefined) return { port, release: () => lock.release() };
+    await lock.release();
   }
-  throw new Fault({ code: "no_port", message: `no port from ${first} to ${last} is free for the trial run` });
+  throw new Fault({ code: "no_port", message: "no port is free for the trial run" });
 }
 
 /**
@@ -79,7 +85,10 @@ export async function trialPort(): Promise<number> {
  */
 export async function neighbourPorts(target: string): Promise<ReadonlySet<number>> {
   const parent = dirname(target);
-  const entries = await readdir(parent, { withFileTypes: true });
+  const entries = await readdir(parent, { withFileTypes: true }).catch((error: unknown) => {
+    if (errorCode(error) === "ENOENT") return [];
+    throw error;
+  });
   const paths = entries
     .filter((entry) => entry.isDirectory() || entry.isSymbolicLink())
     .map((entry) => join(parent, entry.name))

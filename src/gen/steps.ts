@@ -18,7 +18,7 @@ export function createSteps(clock: Clock, print: (line: string) => void): Steps 
       const label = `step ${number}, ${name}`;
       const start = clock.now();
       const line = (text: string): string =>
-        `  ${number} ${name.padEnd(9)} ${text.padEnd(15)} ${`${clock.now() - start} ms`.padStart(7)}`;
+        `  ${number} ${name.padEnd(9)} ${text.padEnd(16)} ${`${clock.now() - start} ms`.padStart(7)}`;
       try {
         const { text, note } = await work();
         print(line(text));

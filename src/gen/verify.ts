@@ -1,7 +1,7 @@
 // Trying a new project out: its tests, and one start. Both run this same program as a child, the way its owner will.
 import { errorCode, Fault } from "../core/lib/errors.ts";
 import { type Child, type Environment, runChild, startChild, which } from "./child.ts";
-import { trialPort } from "./port.ts";
+import { holdTrialPort } from "./port.ts";
 import type { StepResult } from "./steps.ts";
 import type { Template } from "./template.ts";
 
@@ -51,8 +51,16 @@ export async function runTests(trial: Trial): Promise<StepResult> {
 export async function boot(trial: Trial): Promise<StepResult> {
   const lacking = missing(trial);
   if (lacking !== undefined) return { text: "left out", note: `${lacking} is not on PATH here` };
+  const port = await holdTrialPort();
+  try {
+    return await bootOn(port.port, trial);
+  } finally {
+    await port.release();
+  }
+}
+
+async function bootOn(port: number, trial: Trial): Promise<StepResult> {
   const { ready } = trial.template;
-  const port = await trialPort();
   const limit = AbortSignal.any([trial.signal, AbortSignal.timeout(BOOT_LIMIT)]);
   const service = startChild(
     [
@@ -105,7 +113,8 @@ async function becomeReady(service: Child, url: string, limit: AbortSignal): Pro
   return status;
 }
 
-/** The caller's environment without its smartstack settings: they are about other services. */
-function trialEnvironment({ environment }: Trial): Environment {
-  return Object.fromEntries(Object.entries(environment).filter(([name]) => !name.startsWith("SMARTSTACK_")));
+/** The caller's environment without its smartstack settings, which are about other services; what is written stays inside. */
+function trialEnvironment({ environment, scratch }: Trial): Environment {
+  const kept = Object.entries(environment).filter(([name]) => !name.startsWith("SMARTSTACK_"));
+  return { ...Object.fromEntries(kept), TMPDIR: scratch, PYTHONDONTWRITEBYTECODE: "1" };
 }
