@@ -24,7 +24,7 @@ export const BYTES: Answer<Uint8Array<ArrayBuffer>> = {
 
 export const RESPONSE: Answer<Response> = {
   handsOver: true,
-  read: async (response, handover) => handOver(response, handover),
+  read: (response, handover) => Promise.resolve(handOver(response, handover)),
 };
 
 export const STREAM: Answer<ReadableStream<Uint8Array<ArrayBuffer>>> = {

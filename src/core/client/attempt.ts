@@ -8,7 +8,8 @@ import { errorOf, type Failure, failureOf, statusFailure } from "./failure.ts";
 import { Flight } from "./flight.ts";
 import type { HeaderMap } from "./header.ts";
 import { readErrorBody } from "./reading.ts";
-import { needsFreshConnection, send } from "./sending.ts";
+import type { Hooks } from "./hooks.ts";
+import { followRedirects, isRedirect, needsFreshConnection, send } from "./sending.ts";
 
 export type Result<T> =
   | { readonly ok: true; readonly attempt: Attempt; readonly value: T }
@@ -28,19 +29,17 @@ export type Started<T> = {
   readonly result: Promise<Result<T>>;
 };
 
-/** Takes off. The caller holds a place in the service's bulkhead, which is given back when the flight ends. */
-export function start<T>(core: Core, call: Call, answer: Answer<T>, turn: Turn): Started<T> {
-  const { attemptTimeout } = call.settings;
-  const left = call.deadlineAt - core.clock.now();
-  const limitMs = Math.min(left, attemptTimeout);
+/** Takes off at `now`. The caller holds a place in the service's bulkhead, which is given back when the flight ends. */
+export function start<T>(core: Core, call: Call, answer: Answer<T>, turn: Turn, now: number): Started<T> {
+  const limitMs = Math.min(call.deadlineAt - now, call.settings.attemptTimeout);
   const flight = new Flight({
-    clock: core.clock,
-    limitMs,
-    onLimit: left <= attemptTimeout ? "call_timeout" : "attempt_timeout",
+    alarms: core.alarms,
+    at: now + limitMs,
+    onTime: now + limitMs >= call.deadlineAt ? "call_timeout" : "attempt_timeout",
     signal: call.signal,
     onEnd: call.state.compartment.leave,
   });
-  return { flight, result: fly(core, call, answer, turn, flight, limitMs) };
+  return { flight, result: fly(core, call, answer, turn, flight, limitMs, now) };
 }
 
 async function fly<T>(
@@ -50,56 +49,87 @@ async function fly<T>(
   turn: Turn,
   flight: Flight,
   limitMs: number,
+  startedAt: number,
 ): Promise<Result<T>> {
-  const { clock } = core;
-  const startedAt = clock.now();
+  const { state, target, method, settings } = call;
   const headers = attemptHeaders(call, limitMs, answer.accept);
   let response: Response | undefined;
   let handedOver = false;
-  const end = (outcome: Attempt["outcome"], failure?: Failure): Attempt => ({
-    number: turn.number,
-    startedAt,
-    waitedMs: turn.waitedMs,
-    tookMs: clock.now() - startedAt,
-    outcome,
-    sent: failure?.sent ?? "yes",
-    ...(response === undefined ? undefined : answeredBy(response)),
-    ...(failure?.code === undefined ? undefined : { code: failure.code }),
-    ...(turn.hedge === undefined ? undefined : { hedge: turn.hedge }),
-  });
-  const fail = (failure: Failure): Result<T> => ({ ok: false, attempt: end(failure.kind, failure), failure });
   try {
-    const hookFailure = await runRequestHook(call, turn, headers);
-    if (hookFailure !== undefined) return fail(hookFailure);
-    call.state.counters.sent += 1;
-    const sending = await send(core, call, headers, flight.signal, needsFreshConnection(call, turn.number, startedAt));
-    response = sending.response;
-    if (!sending.ok) return fail(sending.failure);
-    if (response.status >= 400) return fail(statusFailure(call, response, await readErrorBody(response), clock.now()));
+    if (settings.hooks.request !== undefined) {
+      const failure = await runRequestHook(settings.hooks.request, call, turn, headers);
+      if (failure !== undefined) return fail(core, turn, startedAt, undefined, failure);
+    }
+    state.counters.sent += 1;
+    const fresh = needsFreshConnection(call, turn.number, startedAt);
+    response = await send(core, call, target.url, method, headers, call.body, flight.signal, fresh);
+    if (isRedirect(response.status)) {
+      const end = await followRedirects(core, call, headers, flight.signal, response);
+      response = end.response;
+      if (end.failure !== undefined) return fail(core, turn, startedAt, response, end.failure);
+    }
+    if (response.status >= 400) {
+      const failure = statusFailure(call, response, await readErrorBody(response), core.clock.now());
+      return fail(core, turn, startedAt, response, failure);
+    }
     handedOver = answer.handsOver;
     const value = await answer.read(response, {
       flight,
-      limit: call.settings.maxResponseBytes,
+      limit: settings.maxResponseBytes,
       translate: (error) => errorOf(call, failureOf(call, flight.stopped, error, true), []),
     });
-    return { ok: true, attempt: end("ok"), value };
+    return { ok: true, attempt: record(core, turn, startedAt, response, undefined), value };
   } catch (error) {
     const failure = failureOf(call, flight.stopped, error, response !== undefined);
-    if (failure.kind === "connection") call.state.lostAt = clock.now();
-    return fail(failure);
+    if (failure.kind === "connection") state.lostAt = core.clock.now();
+    return fail(core, turn, startedAt, response, failure);
   } finally {
     if (!handedOver) flight.end();
   }
 }
 
-function answeredBy(response: Response): { status: number; instance?: string } {
-  const instance = response.headers.get("smartstack-instance");
-  return instance === null ? { status: response.status } : { status: response.status, instance };
+function fail(
+  core: Core,
+  turn: Turn,
+  startedAt: number,
+  response: Response | undefined,
+  failure: Failure,
+): { ok: false; attempt: Attempt; failure: Failure } {
+  return { ok: false, attempt: record(core, turn, startedAt, response, failure), failure };
 }
 
-async function runRequestHook(call: Call, turn: Turn, headers: HeaderMap): Promise<Failure | undefined> {
-  const hook = call.settings.hooks.request;
-  if (hook === undefined) return undefined;
+/** What is kept of an attempt. */
+function record(
+  core: Core,
+  turn: Turn,
+  startedAt: number,
+  response: Response | undefined,
+  failure: Failure | undefined,
+): Attempt {
+  const attempt: { -readonly [K in keyof Attempt]: Attempt[K] } = {
+    number: turn.number,
+    startedAt,
+    waitedMs: turn.waitedMs,
+    tookMs: core.clock.now() - startedAt,
+    outcome: failure === undefined ? "ok" : failure.kind,
+    sent: failure === undefined ? "yes" : failure.sent,
+  };
+  if (response !== undefined) {
+    attempt.status = response.status;
+    const instance = response.headers.get("smartstack-instance");
+    if (instance !== null) attempt.instance = instance;
+  }
+  if (failure?.code !== undefined) attempt.code = failure.code;
+  if (turn.hedge !== undefined) attempt.hedge = turn.hedge;
+  return attempt;
+}
+
+async function runRequestHook(
+  hook: NonNullable<Hooks["request"]>,
+  call: Call,
+  turn: Turn,
+  headers: HeaderMap,
+): Promise<Failure | undefined> {
   const { method, target } = call;
   try {
     await hook({ service: target.service, method, url: target.url, attempt: turn.number, headers });

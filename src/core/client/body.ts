@@ -16,9 +16,10 @@ const NONE: Payload = { body: undefined, contentType: undefined, replayable: tru
 /** @throws SmartClientError `invalid_request` when there is both, or JSON that cannot be written */
 export function payloadOf(
   method: string,
-  options: { readonly json?: unknown; readonly body?: Body | undefined },
+  options: { readonly json?: unknown; readonly body?: Body | undefined } | undefined,
   service: string,
 ): Payload {
+  if (options === undefined) return NONE;
   const { json, body } = options;
   if (json === undefined && body === undefined) return NONE;
   if (method === "GET" || method === "HEAD") throw invalidRequest(`${method} takes no body`, service);

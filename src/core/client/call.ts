@@ -4,8 +4,7 @@ import { childTraceparent, currentContext, type InboundContext } from "./context
 import type { Core } from "./core.ts";
 import { invalidRequest } from "./error.ts";
 import { type HeaderMap, mergeHeaders } from "./header.ts";
-import type { CallOptions, Settings } from "./options.ts";
-import { settingsOf } from "./options.ts";
+import { type CallOptions, NO_HEADERS, type Settings, settingsOf } from "./options.ts";
 import type { ServiceState } from "./service-state.ts";
 import { type Target, targetOf } from "./target.ts";
 
@@ -16,8 +15,10 @@ export type Call = {
   readonly method: string;
   readonly target: Target;
   readonly settings: Settings;
-  /** Without what changes between attempts. */
+  /** The headers of every attempt; see `attemptHeaders` for what each adds. */
   readonly headers: HeaderMap;
+  /** The caller gave a traceparent himself. */
+  readonly traced: boolean;
   readonly body: Body | undefined;
   readonly replayable: boolean;
   /** An idempotency key goes with it. */
@@ -35,41 +36,54 @@ export type Call = {
 const METHOD = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const IDEMPOTENCY_KEY = "idempotency-key";
 
-/** @throws SmartClientError `invalid_request` */
-export async function prepare(
+/**
+ * Checks a call and completes it. Only a Request makes it wait: its body is read here, so that it can be sent more than once.
+ * @param prefix what a relative input is relative to
+ * @throws SmartClientError `invalid_request`
+ */
+export function prepare(
   core: Core,
   base: Settings,
   prefix: string | undefined,
-  methodName: string | undefined,
+  method: string | undefined,
   input: Input,
   options: CallOptions | undefined,
+): Call | Promise<Call> {
+  if (input instanceof Request) return prepareRequest(core, base, prefix, method, input, options);
+  return prepareUrl(core, base, prefix, method ?? "GET", typeof input === "string" ? input : input.href, options);
+}
+
+async function prepareRequest(
+  core: Core,
+  base: Settings,
+  prefix: string | undefined,
+  method: string | undefined,
+  request: Request,
+  options: CallOptions | undefined,
 ): Promise<Call> {
-  if (!(input instanceof Request))
-    return prepareFrom(core, base, prefix, methodName ?? "GET", String(input), options ?? {});
-  // a Request's body is a stream; read now, it can be sent more than once
-  const body = input.body === null ? undefined : new Uint8Array(await input.arrayBuffer());
-  return prepareFrom(core, base, prefix, methodName ?? input.method, input.url, {
+  const body = request.body === null ? undefined : new Uint8Array(await request.arrayBuffer());
+  return prepareUrl(core, base, prefix, method ?? request.method, request.url, {
     ...(body === undefined ? {} : { body }),
-    signal: input.signal,
+    signal: request.signal,
     ...options,
-    headers: mergeHeaders(mergeHeaders({}, input.headers), options?.headers),
+    headers: mergeHeaders(mergeHeaders({}, request.headers), options?.headers),
   });
 }
 
-function prepareFrom(
+function prepareUrl(
   core: Core,
   base: Settings,
   prefix: string | undefined,
   methodName: string,
   url: string,
-  options: CallOptions,
+  options: CallOptions | undefined,
 ): Call {
   const settings = settingsOf(base, options);
-  const target = targetOf(url, prefix, options.query, core.surroundings(settings.router));
+  const target = targetOf(url, prefix, options?.query, settings.router ?? core.router(), core.address);
   const method = methodName.toUpperCase();
   if (!METHOD.test(method)) throw invalidRequest(`${JSON.stringify(methodName)} is not a method`, target.service);
   const payload = payloadOf(method, options, target.service);
-  const headers = { ...settings.headers };
+  const headers: HeaderMap = settings.headers === NO_HEADERS ? {} : { ...settings.headers };
   if (payload.contentType !== undefined) headers["content-type"] ??= payload.contentType;
   if (target.via === "router") headers["runscope-service"] = target.service;
   const key = settings.idempotencyKey;
@@ -85,10 +99,11 @@ function prepareFrom(
     target,
     settings,
     headers,
+    traced: headers.traceparent !== undefined,
     body: payload.body,
     replayable: payload.replayable,
     keyed: headers[IDEMPOTENCY_KEY] !== undefined,
-    signal: options.signal,
+    signal: options?.signal,
     context,
     state: core.state(target.service),
     startedAt,
@@ -101,11 +116,14 @@ function headerValue(key: string): string {
   return mergeHeaders({}, { [IDEMPOTENCY_KEY]: key })[IDEMPOTENCY_KEY] ?? key;
 }
 
-/** The headers of one attempt: a span of its own, and how long the service has for it. */
+/**
+ * The headers of one attempt: a span of its own, and how long the service has for it. They are a copy only when a hook may
+ * change them, since fetch takes its own at once and a copy on every request can be measured.
+ */
 export function attemptHeaders(call: Call, limitMs: number, accept: string | undefined): HeaderMap {
-  const headers = { ...call.headers };
+  const headers = call.settings.hooks.request === undefined ? call.headers : { ...call.headers };
   if (accept !== undefined) headers.accept ??= accept;
-  headers.traceparent ??= childTraceparent(call.context?.traceparent);
+  if (!call.traced) headers.traceparent = childTraceparent(call.context?.traceparent);
   if (limitMs !== Number.POSITIVE_INFINITY) headers["smartstack-timeout-ms"] = String(Math.ceil(limitMs));
   return headers;
 }

@@ -46,9 +46,10 @@ export function createSmartClient(options: SmartClientOptions = {}, parts: Clien
 
 function clientOf(core: Core, settings: Settings, prefix: string | undefined): SmartClient {
   const call = (method: string | undefined, input: Input, options: CallOptions | undefined): SmartRequest =>
-    new SmartRequest(async (answer) =>
-      exchange(core, await prepare(core, settings, prefix, method, input, options), answer),
-    );
+    new SmartRequest(async (answer) => {
+      const prepared = prepare(core, settings, prefix, method, input, options);
+      return exchange(core, prepared instanceof Promise ? await prepared : prepared, answer);
+    });
   function stats(service: string): ServiceStats;
   function stats(): readonly ServiceStats[];
   function stats(service?: string): ServiceStats | readonly ServiceStats[] {

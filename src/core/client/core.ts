@@ -1,10 +1,10 @@
 // What clients made from one another share: time, chance, the environment, and what is known of each service.
 import { type Clock, systemClock } from "../lib/clock.ts";
+import { type Alarms, alarms } from "./alarms.ts";
 import { type Bulkheads, bulkheads } from "./bulkhead.ts";
 import { invalidRequest } from "./error.ts";
 import { type Fetch, isWebUrl } from "./options.ts";
 import { serviceState, type ServiceState } from "./service-state.ts";
-import type { Surroundings } from "./target.ts";
 import { requestPlaces } from "./transport.ts";
 
 /** What a client is made of; tests give their own. */
@@ -26,8 +26,11 @@ export interface Core {
   state(service: string): ServiceState;
   /** States of the services called so far. */
   states(): Iterable<ServiceState>;
-  /** @param router the option, which wins over the environment */
-  surroundings(router: string | undefined): Surroundings;
+  readonly alarms: Alarms;
+  /** Base URL of the host's HAProxy when the options name none. @throws SmartClientError `invalid_request` */
+  router(): string;
+  /** The address of a service in the realm `local`, when one was given. @throws SmartClientError `invalid_request` */
+  readonly address: (service: string) => string | undefined;
 }
 
 export const DEFAULT_ROUTER = "http://127.0.0.1:4000";
@@ -42,16 +45,11 @@ export function createCore(parts: ClientParts = {}): Core {
   const addresses = new Map<string, string | undefined>();
   let router: string | undefined;
 
-  const address = (service: string): string | undefined => {
-    if (addresses.has(service)) return addresses.get(service);
-    const found = addressOf(service, environment());
-    addresses.set(service, found);
-    return found;
-  };
-  const surroundingsOf = new Map<string | undefined, Surroundings>();
+  const clock = parts.clock ?? systemClock;
 
   return {
-    clock: parts.clock ?? systemClock,
+    clock,
+    alarms: alarms(clock),
     random: parts.random ?? Math.random,
     // looked up at each call: a test, or a tracer, may have replaced it
     fetch: parts.fetch ?? ((url, init) => fetch(url, init)),
@@ -65,14 +63,12 @@ export function createCore(parts: ClientParts = {}): Core {
       return state;
     },
     states: () => states.values(),
-    surroundings(option) {
-      let surroundings = surroundingsOf.get(option);
-      if (surroundings === undefined) {
-        router ??= routerOf(environment());
-        surroundings = { router: option ?? router, address };
-        surroundingsOf.set(option, surroundings);
-      }
-      return surroundings;
+    router: () => (router ??= routerOf(environment())),
+    address(service) {
+      if (addresses.has(service)) return addresses.get(service);
+      const found = addressOf(service, environment());
+      addresses.set(service, found);
+      return found;
     },
   };
 }

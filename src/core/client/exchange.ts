@@ -3,6 +3,7 @@ import { fullJitter } from "../lib/backoff.ts";
 import type { Answer } from "./answer.ts";
 import { type Result, start, type Turn } from "./attempt.ts";
 import type { Ticket } from "./breaker.ts";
+import type { Entry } from "./bulkhead.ts";
 import type { Call } from "./call.ts";
 import type { Core } from "./core.ts";
 import { type Attempt, SmartClientError } from "./error.ts";
@@ -15,115 +16,138 @@ import { mayRetry } from "./retry.ts";
 export const ROUTER_GRACE_MS = 2_000;
 const ROUTER_BACKOFF = { baseMs: 25, capMs: 100 };
 
+/** Where a call stands between two attempts. */
+type Course = {
+  readonly attempts: Attempt[];
+  turn: Turn;
+  /** When the router first refused in this row of refusals. */
+  refusedAt: number | undefined;
+};
+
 /** @throws SmartClientError */
 export async function exchange<T>(core: Core, call: Call, answer: Answer<T>): Promise<T> {
   const { state } = call;
-  const attempts: Attempt[] = [];
+  const course: Course = { attempts: [], turn: { number: 1, waitedMs: 0 }, refusedAt: undefined };
+  const { attempts } = course;
   state.counters.calls += 1;
   state.budget.request(call.startedAt);
+  let now = call.startedAt;
   try {
-    const value = await untilDone(core, call, answer, attempts);
-    state.counters.ok += 1;
-    publishCall(call, attempts, core.clock.now(), undefined);
-    return value;
+    for (;;) {
+      const place = takePlace(core, call, attempts, now);
+      if (place !== undefined) now = await place;
+      const ticket = takeTicket(call, attempts, now);
+      const hedgeMs = hedgeDelay(call);
+      const result =
+        hedgeMs === undefined
+          ? await start(core, call, answer, course.turn, now).result
+          : await hedged(core, call, answer, course, now, hedgeMs);
+      const { attempt } = result;
+      now = attempt.startedAt + attempt.tookMs;
+      settleTicket(call, ticket, result, now);
+      if (result.ok) {
+        attempts.push(attempt);
+        publishAttempt(call, attempt);
+        state.counters.ok += 1;
+        if (!answer.handsOver) state.latency.add(attempt.tookMs);
+        publishCall(call, attempts, now, undefined);
+        return result.value;
+      }
+      now = await waitForNext(core, call, course, result.failure, attempt);
+    }
   } catch (error) {
-    if (!(error instanceof SmartClientError)) throw error;
     state.counters.failed += 1;
-    publishCall(call, attempts, core.clock.now(), error);
+    if (error instanceof SmartClientError) publishCall(call, attempts, core.clock.now(), error);
     throw error;
   }
 }
 
-async function untilDone<T>(core: Core, call: Call, answer: Answer<T>, attempts: Attempt[]): Promise<T> {
-  let turn: Turn = { number: 1, waitedMs: 0 };
-  let refusedAt: number | undefined;
-  for (;;) {
-    await takePlace(core, call, attempts);
-    const ticket = takeTicket(core, call, attempts);
-    const result = await oneAttempt(core, call, answer, turn, attempts);
-    settleTicket(core, call, ticket, result);
-    if (result.ok) {
-      attempts.push(result.attempt);
-      publishAttempt(call, result.attempt);
-      if (!answer.handsOver) call.state.latency.add(result.attempt.tookMs);
-      return result.value;
-    }
-    const { failure, attempt } = result;
-    if (failure.routerRefused) {
-      refusedAt ??= attempt.startedAt;
-      const refusals = addRefusal(attempts, attempt);
-      const waitMs = 1 + fullJitter(refusals, { ...ROUTER_BACKOFF, random: core.random });
-      if (!mayAskRouterAgain(core, call, refusedAt, waitMs)) throw errorOf(call, failure, attempts);
-      await pause(core, call, waitMs, attempts);
-      continue;
-    }
-    refusedAt = undefined;
-    attempts.push(attempt);
-    publishAttempt(call, attempt);
-    const plan = planRetry(core, call, failure, turn.number);
-    if (!plan.again) throw errorOf(call, failure, attempts, plan.because);
-    call.state.counters.retries += 1;
-    const { target, method, settings } = call;
-    settings.hooks.retry?.({ service: target.service, method, url: target.url, failed: attempt, waitMs: plan.waitMs });
-    await pause(core, call, plan.waitMs, attempts);
-    turn = { number: turn.number + 1, waitedMs: plan.waitMs };
+/** After a failed attempt: waits until the next may leave. @returns the time then. @throws SmartClientError when none may */
+async function waitForNext(
+  core: Core,
+  call: Call,
+  course: Course,
+  failure: Failure,
+  attempt: Attempt,
+): Promise<number> {
+  const { attempts, turn } = course;
+  if (failure.routerRefused) {
+    course.refusedAt ??= attempt.startedAt;
+    const refusals = addRefusal(attempts, attempt);
+    const waitMs = 1 + fullJitter(refusals, { ...ROUTER_BACKOFF, random: core.random });
+    if (!mayAskRouterAgain(core, call, course.refusedAt, waitMs)) throw errorOf(call, failure, attempts);
+    return pause(core, call, waitMs, attempts);
   }
+  course.refusedAt = undefined;
+  attempts.push(attempt);
+  publishAttempt(call, attempt);
+  const plan = planRetry(core, call, failure, turn.number);
+  if (!plan.again) throw errorOf(call, failure, attempts, plan.because);
+  const { waitMs } = plan;
+  call.state.counters.retries += 1;
+  const { target, method, settings } = call;
+  settings.hooks.retry?.({ service: target.service, method, url: target.url, failed: attempt, waitMs });
+  course.turn = { number: turn.number + 1, waitedMs: waitMs };
+  return pause(core, call, waitMs, attempts);
 }
 
-async function oneAttempt<T>(
+async function hedged<T>(
   core: Core,
   call: Call,
   answer: Answer<T>,
-  turn: Turn,
-  attempts: Attempt[],
+  course: Course,
+  now: number,
+  delayMs: number,
 ): Promise<Result<T>> {
-  const delayMs = hedgeDelay(call);
-  if (delayMs === undefined) return start(core, call, answer, turn).result;
-  const { result, other } = await attemptHedged(core, call, answer, turn, delayMs);
+  const { result, other } = await attemptHedged(core, call, answer, course.turn, now, delayMs);
   if (other !== undefined) {
-    attempts.push(other);
+    course.attempts.push(other);
     publishAttempt(call, other);
   }
   return result;
 }
 
-/** A place in the service's bulkhead, waiting for one if need be. @throws SmartClientError */
-async function takePlace(core: Core, call: Call, attempts: readonly Attempt[]): Promise<void> {
-  const { clock } = core;
+/**
+ * A place in the service's bulkhead; a promise (of the time when it was had) only when one has to be waited for.
+ * @throws SmartClientError
+ */
+function takePlace(core: Core, call: Call, attempts: readonly Attempt[], now: number): Promise<number> | undefined {
   const { state, settings, signal } = call;
   if (signal?.aborted) throw errorOf(call, aborted(call), attempts);
-  const left = call.deadlineAt - clock.now();
+  const left = call.deadlineAt - now;
   if (left <= 0) throw errorOf(call, tooLate(call), attempts);
   const entry = state.compartment.enter(settings.bulkhead);
-  if (entry.kind === "in") return;
-  if (entry.kind === "queued") {
-    const timeUp = new AbortController();
-    const cancelTimer = left === Number.POSITIVE_INFINITY ? undefined : clock.after(left, () => timeUp.abort());
-    const onAbort = (): void => timeUp.abort();
-    signal?.addEventListener("abort", onAbort, { once: true });
-    const outcome = await Promise.race([entry.ready, aborts(timeUp.signal)]);
-    cancelTimer?.();
-    signal?.removeEventListener("abort", onAbort);
-    if (outcome !== "aborted") return;
-    entry.cancel();
-    throw errorOf(call, signal?.aborted ? aborted(call) : tooLate(call, "while it waited for a place"), attempts);
-  }
+  if (entry.kind === "in") return undefined;
+  if (entry.kind === "queued") return waitForPlace(core, call, entry, left, attempts);
   state.counters.rejected += 1;
   const what = `was not sent: ${state.compartment.inFlight} calls to ${state.name} are under way and ${state.compartment.waiting} wait`;
   throw errorOf(call, { kind: "bulkhead_full", sent: "no", what, transient: true }, attempts);
 }
 
-function aborts(signal: AbortSignal): Promise<"aborted"> {
-  return new Promise((resolve) => {
-    signal.addEventListener("abort", () => resolve("aborted"), { once: true });
-  });
+async function waitForPlace(
+  core: Core,
+  call: Call,
+  entry: Entry & { kind: "queued" },
+  left: number,
+  attempts: readonly Attempt[],
+): Promise<number> {
+  const { signal } = call;
+  const { promise: givenUp, resolve: giveUp } = Promise.withResolvers<"given up">();
+  const onAbort = (): void => giveUp("given up");
+  const cancelTimer = left === Number.POSITIVE_INFINITY ? undefined : core.clock.after(left, onAbort);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  const outcome = await Promise.race([entry.ready, givenUp]);
+  cancelTimer?.();
+  signal?.removeEventListener("abort", onAbort);
+  if (outcome !== "given up") return core.clock.now();
+  entry.cancel();
+  throw errorOf(call, signal?.aborted ? aborted(call) : tooLate(call, "while it waited for a place"), attempts);
 }
 
 /** The breaker's leave to send. @throws SmartClientError; the place is given back */
-function takeTicket(core: Core, call: Call, attempts: readonly Attempt[]): Ticket | undefined {
+function takeTicket(call: Call, attempts: readonly Attempt[], now: number): Ticket | undefined {
   const { state, settings } = call;
   if (settings.circuitBreaker === false) return undefined;
-  const now = core.clock.now();
   const ticket = state.breaker.admit(now);
   if (ticket !== undefined) return ticket;
   state.compartment.leave();
@@ -134,10 +158,10 @@ function takeTicket(core: Core, call: Call, attempts: readonly Attempt[]): Ticke
   throw errorOf(call, { kind: "circuit_open", sent: "no", what, transient: true }, attempts);
 }
 
-function settleTicket<T>(core: Core, call: Call, ticket: Ticket | undefined, result: Result<T>): void {
+function settleTicket<T>(call: Call, ticket: Ticket | undefined, result: Result<T>, now: number): void {
   const { circuitBreaker } = call.settings;
   if (circuitBreaker === false || ticket === undefined) return;
-  call.state.breaker.record(core.clock.now(), ticket, verdict(result), circuitBreaker);
+  call.state.breaker.record(now, ticket, verdict(result), circuitBreaker);
 }
 
 /** What an attempt says about the health of the service. */
@@ -207,10 +231,11 @@ function addRefusal(attempts: Attempt[], attempt: Attempt): number {
   return times;
 }
 
-/** @throws SmartClientError when the caller's signal aborts it */
-async function pause(core: Core, call: Call, ms: number, attempts: readonly Attempt[]): Promise<void> {
+/** @returns the time after it. @throws SmartClientError when the caller's signal aborts it */
+async function pause(core: Core, call: Call, ms: number, attempts: readonly Attempt[]): Promise<number> {
   try {
     await core.clock.sleep(ms, call.signal);
+    return core.clock.now();
   } catch (error) {
     if (!call.signal?.aborted) throw error;
     throw errorOf(call, aborted(call), attempts);

@@ -1,14 +1,14 @@
-import type { Cancel, Clock } from "../lib/clock.ts";
+import type { Alarm, Alarms } from "./alarms.ts";
 
 /** Why a request under way was stopped. */
 export type Stop = "attempt_timeout" | "call_timeout" | "aborted" | "hedge_lost";
 
 export type FlightInit = {
-  readonly clock: Clock;
-  /** Infinity for none. */
-  readonly limitMs: number;
-  /** What it means when that time is over. */
-  readonly onLimit: "attempt_timeout" | "call_timeout";
+  readonly alarms: Alarms;
+  /** When it must be over, in ms since the epoch; Infinity for never. */
+  readonly at: number;
+  /** What it means when that time comes. */
+  readonly onTime: "attempt_timeout" | "call_timeout";
   /** The caller's own signal. */
   readonly signal: AbortSignal | undefined;
   /** Called once, when it is over. */
@@ -16,30 +16,33 @@ export type FlightInit = {
 };
 
 /**
- * One request under way: the signal that closes its socket, and everything that may pull it. `end` lets go of the timer
+ * One request under way: the signal that closes its socket, and everything that may pull it. `end` lets go of the alarm
  * and of the caller's signal, which may live for ever and must not collect listeners.
  */
-export class Flight {
+export class Flight implements Alarm {
   /** Why it was stopped; undefined while it flies, and when it ended by itself. */
   stopped: Stop | undefined;
+  readonly at: number;
+  readonly #init: FlightInit;
   readonly #controller = new AbortController();
-  readonly #caller: AbortSignal | undefined;
-  readonly #onEnd: () => void;
   readonly #onAbort: (() => void) | undefined;
-  #cancelTimer: Cancel | undefined;
   #ended = false;
 
-  constructor({ clock, limitMs, onLimit, signal, onEnd }: FlightInit) {
-    this.#onEnd = onEnd;
-    if (limitMs !== Number.POSITIVE_INFINITY) this.#cancelTimer = clock.after(limitMs, () => this.stop(onLimit));
-    if (signal === undefined) return;
-    this.#caller = signal;
+  constructor(init: FlightInit) {
+    this.#init = init;
+    this.at = init.at;
+    init.alarms.add(this);
+    if (init.signal === undefined) return;
     this.#onAbort = () => this.stop("aborted");
-    signal.addEventListener("abort", this.#onAbort, { once: true });
+    init.signal.addEventListener("abort", this.#onAbort, { once: true });
   }
 
   get signal(): AbortSignal {
     return this.#controller.signal;
+  }
+
+  ring(): void {
+    this.stop(this.#init.onTime);
   }
 
   /** Closes the socket. Does nothing when it is over. */
@@ -54,9 +57,8 @@ export class Flight {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#cancelTimer?.();
-    this.#cancelTimer = undefined;
-    if (this.#onAbort !== undefined) this.#caller?.removeEventListener("abort", this.#onAbort);
-    this.#onEnd();
+    this.#init.alarms.remove(this);
+    if (this.#onAbort !== undefined) this.#init.signal?.removeEventListener("abort", this.#onAbort);
+    this.#init.onEnd();
   }
 }

@@ -28,9 +28,10 @@ export async function attemptHedged<T>(
   call: Call,
   answer: Answer<T>,
   turn: Turn,
+  now: number,
   delayMs: number,
 ): Promise<{ readonly result: Result<T>; readonly other?: Attempt }> {
-  const first = start(core, call, answer, turn);
+  const first = start(core, call, answer, turn, now);
   const slow = new AbortController();
   const early = await Promise.race([first.result, timer(core, delayMs, slow.signal)]);
   slow.abort();
@@ -55,12 +56,13 @@ function startSecond<T>(core: Core, call: Call, answer: Answer<T>, turn: Turn): 
   const entry = state.compartment.enter(settings.bulkhead);
   if (entry.kind === "queued") entry.cancel();
   if (entry.kind !== "in") return undefined;
-  if (!state.budget.withdraw(core.clock.now(), settings.retry.budget)) {
+  const now = core.clock.now();
+  if (!state.budget.withdraw(now, settings.retry.budget)) {
     state.compartment.leave();
     return undefined;
   }
   state.counters.hedges += 1;
-  return start(core, call, answer, { ...turn, hedge: true });
+  return start(core, call, answer, { ...turn, hedge: true }, now);
 }
 
 async function firstToSucceed<T>(

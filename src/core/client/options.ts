@@ -81,9 +81,12 @@ const RETRY: RetryOptions = {
 const BREAKER: BreakerOptions = { threshold: 0.5, minimum: 20, openMs: 1_000, maxOpenMs: 30_000 };
 const HEDGE: HedgeOptions = { percentile: 0.95, minimum: 20 };
 
+/** Most clients have none of their own. */
+export const NO_HEADERS: HeaderMap = {};
+
 export const DEFAULTS: Settings = {
   router: undefined,
-  headers: {},
+  headers: NO_HEADERS,
   timeout: 10_000,
   attemptTimeout: 2_000,
   retry: RETRY,
@@ -101,7 +104,8 @@ export const DEFAULTS: Settings = {
  * `base` with `options` over it; headers are merged, and hooks of both run, the base's first.
  * @throws SmartClientError `invalid_request` that names the option
  */
-export function settingsOf(base: Settings, options: SmartClientOptions): Settings {
+export function settingsOf(base: Settings, options: SmartClientOptions | undefined): Settings {
+  if (options === undefined) return base;
   const { timeout, attemptTimeout, bulkhead, redirects, maxResponseBytes, router } = options;
   check("timeout", timeout, 0);
   check("attemptTimeout", attemptTimeout, 0);

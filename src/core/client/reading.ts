@@ -23,10 +23,10 @@ export function nativeBody(response: Response): ReadableStream<Bytes> | null {
 }
 
 /** @throws BodyProblem `response_too_large`, or what the runtime throws when the body is cut off */
-export async function readText(response: Response, limit: number): Promise<string> {
+export function readText(response: Response, limit: number): Promise<string> {
   const length = declaredLength(response);
   if (isWithin(length, limit)) return nativeText.call(response);
-  return new TextDecoder().decode(await collect(response, length, limit));
+  return collect(response, length, limit).then((bytes) => new TextDecoder().decode(bytes));
 }
 
 /** @throws BodyProblem `response_too_large`, or what the runtime throws when the body is cut off */

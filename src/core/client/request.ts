@@ -93,7 +93,14 @@ export class SmartRequest implements PromiseLike<Response> {
 }
 
 function reply<T>(promise: Promise<T>): Reply<T> {
-  return Object.assign(promise, { safe: () => settle(promise) });
+  const made = promise as Reply<T>;
+  made.safe = safe;
+  return made;
+}
+
+// one function for all replies, not one for each
+function safe<T>(this: Promise<T>): Promise<Safe<T>> {
+  return settle(this);
 }
 
 async function settle<T>(promise: Promise<T>): Promise<Safe<T>> {

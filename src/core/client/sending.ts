@@ -1,4 +1,5 @@
 // One request on the wire, and the redirects that it meets within its service.
+import type { Body } from "./body.ts";
 import type { Call } from "./call.ts";
 import type { Core } from "./core.ts";
 import type { Failure } from "./failure.ts";
@@ -6,40 +7,50 @@ import type { HeaderMap } from "./header.ts";
 import { readErrorBody } from "./reading.ts";
 import { redirectTarget } from "./target.ts";
 
-export type Sending =
-  | { readonly ok: true; readonly response: Response }
-  | { readonly ok: false; readonly response: Response; readonly failure: Failure };
-
-/**
- * Sends, and follows redirects within the service.
- * @param fresh over a connection of its own, see `needsFreshConnection`
- * @throws what fetch throws
- */
-export async function send(
+/** Sends one request. @param fresh over a connection of its own, see `needsFreshConnection` */
+export function send(
   core: Core,
   call: Call,
+  url: string,
+  method: string,
   headers: HeaderMap,
+  body: Body | undefined,
   signal: AbortSignal,
   fresh: boolean,
-): Promise<Sending> {
-  const { settings } = call;
-  const fetch = settings.fetch ?? core.fetch;
+): Promise<Response> {
+  const init: RequestInit = { method, headers, signal, redirect: "manual" };
+  if (body !== undefined) {
+    init.body = body;
+    // Node sends a stream only when told that it will not read the answer before
+    if (body instanceof ReadableStream) Object.assign(init, { duplex: "half" });
+  }
+  if (fresh) init.keepalive = false;
+  return (call.settings.fetch ?? core.fetch)(url, init);
+}
+
+/**
+ * Follows redirects within the service, at most `settings.redirects` of them.
+ * @returns the first answer that is none, or why it ended
+ * @throws what fetch throws
+ */
+export async function followRedirects(
+  core: Core,
+  call: Call,
+  sent: HeaderMap,
+  signal: AbortSignal,
+  first: Response,
+): Promise<{ readonly response: Response; readonly failure?: Failure }> {
+  const { redirects } = call.settings;
+  const headers = { ...sent };
   let { target, method, body } = call;
+  let response = first;
   for (let hop = 0; ; hop += 1) {
-    const init: RequestInit = { method, headers, signal, redirect: "manual" };
-    if (body !== undefined) {
-      init.body = body;
-      // Node sends a stream only when told that it will not read the answer before
-      if (body instanceof ReadableStream) Object.assign(init, { duplex: "half" });
-    }
-    if (fresh) init.keepalive = false;
-    const response = await fetch(target.url, init);
     const location = isRedirect(response.status) ? response.headers.get("location") : null;
-    if (location === null || settings.redirects === 0) return { ok: true, response };
+    if (location === null || redirects === 0) return { response };
     await readErrorBody(response);
     const next = redirectTarget(target, location);
     if (next === undefined) return refuse(response, `was redirected out of the service, to ${withoutQuery(location)}`);
-    if (hop >= settings.redirects) return refuse(response, `was redirected more than ${settings.redirects} times`);
+    if (hop >= redirects) return refuse(response, `was redirected more than ${redirects} times`);
     target = next;
     if (method !== "HEAD" && (response.status === 303 || (response.status < 303 && method === "POST"))) {
       // as browsers do, and RFC 9110, section 15.4, allows
@@ -49,15 +60,16 @@ export async function send(
     } else if (body !== undefined && !call.replayable) {
       return refuse(response, "was asked by a redirect to send its stream again");
     }
+    response = await send(core, call, target.url, method, headers, body, signal, true);
   }
 }
 
-function isRedirect(status: number): boolean {
+export function isRedirect(status: number): boolean {
   return status === 301 || status === 302 || status === 303 || status === 307 || status === 308;
 }
 
-function refuse(response: Response, what: string): Sending {
-  return { ok: false, response, failure: { kind: "redirect", sent: "yes", what, transient: false } };
+function refuse(response: Response, what: string): { response: Response; failure: Failure } {
+  return { response, failure: { kind: "redirect", sent: "yes", what, transient: false } };
 }
 
 function withoutQuery(location: string): string {

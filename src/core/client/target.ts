@@ -10,58 +10,62 @@ export type Target = {
   readonly url: string;
 };
 
-export type Surroundings = {
-  /** Base URL of the host's HAProxy. */
-  readonly router: string;
-  /** The address of a service in the realm `local`, when one was given. */
-  readonly address: (service: string) => string | undefined;
-};
-
 export type Query = URLSearchParams | Readonly<Record<string, QueryValue | readonly QueryValue[]>>;
 type QueryValue = string | number | boolean | null | undefined;
 
-const SERVICE_URL = /^service:\/\/([^/?#]*)([^?#]*)(\?[^#]*)?/i;
-const WEB_URL = /^https?:\/\//i;
+// all that is right about a service's URL at once; what does not match is looked at more closely, to say why
+const SERVICE_URL =
+  // oxlint-disable-next-line no-control-regex
+  /^service:\/\/([a-z][a-z0-9-]{0,62})((?:\/[^?#\u0000-\u001f\u007f]*)?)((?:\?[^#\u0000-\u001f\u007f]*)?)(?:#.*)?$/;
 // a URL parser drops line breaks without a word; here they mean that someone's input was pasted into a URL
 // oxlint-disable-next-line no-control-regex
 const CONTROL = /[\u0000-\u001f\u007f]/;
+const SCHEME = /^([a-z][a-z0-9+.-]*):/i;
 
 /**
  * @param base what a relative `input` is relative to: `service://identity`
+ * @param router base URL of the host's HAProxy
+ * @param addressOf the address of a service in the realm `local`, when one was given
  * @throws SmartClientError `invalid_request`
  */
-export function targetOf(input: string, base: string | undefined, query: Query | undefined, to: Surroundings): Target {
-  if (CONTROL.test(input)) throw invalidRequest("the URL has a control character in it; encode it as %XX");
-  const text = base === undefined || /^[a-z][a-z0-9+.-]*:/i.test(input) ? input : join(base, input);
+export function targetOf(
+  input: string,
+  base: string | undefined,
+  query: Query | undefined,
+  router: string,
+  addressOf: (service: string) => string | undefined,
+): Target {
+  const text = base === undefined || SCHEME.test(input) ? input : join(base, input);
   const match = SERVICE_URL.exec(text);
-  if (match !== null) return serviceTarget(match, query, to);
-  if (WEB_URL.test(text)) {
-    if (!URL.canParse(text)) throw invalidRequest(`"${text}" is not a URL`);
-    const url = new URL(text);
-    if (url.username !== "" || url.password !== "")
-      throw invalidRequest("a URL must not hold a user name or password; use a header", url.host);
-    return { service: url.host, via: "direct", url: withQuery(text.replace(/#.*$/, ""), query) };
-  }
-  const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(text)?.[1];
-  throw invalidRequest(
-    scheme === undefined
-      ? `"${text}" has no scheme; write service://NAME/path or http://HOST/path`
-      : `the scheme ${scheme}: is not known; use service://, http:// or https://`,
-  );
+  if (match === null) return webTarget(text, query);
+  const [, service = "", path, search] = match;
+  const address = addressOf(service);
+  const url = `${trimSlash(address ?? router)}${path === "" ? "/" : path}${search}`;
+  return { service, via: address === undefined ? "router" : "address", url: withQuery(url, query) };
 }
 
-function serviceTarget(match: RegExpExecArray, query: Query | undefined, to: Surroundings): Target {
-  const name = match[1] ?? "";
-  if (!SERVICE_NAME.test(name)) {
+function webTarget(text: string, query: Query | undefined): Target {
+  if (CONTROL.test(text)) throw invalidRequest("the URL has a control character in it; encode it as %XX");
+  const scheme = SCHEME.exec(text)?.[1]?.toLowerCase();
+  if (scheme === "service") {
+    const name = /^service:(?:\/\/)?([^/?#]*)/i.exec(text)?.[1] ?? "";
     throw invalidRequest(
-      `"${name}" is not a service name: 1 to 63 of a–z, 0–9 and '-', beginning with a letter, no port or user`,
+      SERVICE_NAME.test(name)
+        ? `"${text}" is not a URL of a service; write service://${name}/path`
+        : `"${name}" is not a service name: 1 to 63 of a–z, 0–9 and '-', beginning with a letter, without port or user`,
       name,
     );
   }
-  const address = to.address(name);
-  const path = match[2] === undefined || match[2] === "" ? "/" : match[2];
-  const url = `${trimSlash(address ?? to.router)}${path}${match[3] ?? ""}`;
-  return { service: name, via: address === undefined ? "router" : "address", url: withQuery(url, query) };
+  if (scheme === undefined)
+    throw invalidRequest(`"${text}" has no scheme; write service://NAME/path or http://HOST/path`);
+  if (scheme !== "http" && scheme !== "https")
+    throw invalidRequest(`the scheme ${scheme}: is not known; use service://, http:// or https://`);
+  if (!URL.canParse(text)) throw invalidRequest(`"${text}" is not a URL`);
+  const url = new URL(text);
+  if (url.username !== "" || url.password !== "")
+    throw invalidRequest("a URL must not hold a user name or password; use a header", url.host);
+  url.hash = "";
+  return { service: url.host, via: "direct", url: withQuery(url.href, query) };
 }
 
 function join(base: string, path: string): string {
