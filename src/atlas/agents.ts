@@ -28,6 +28,8 @@ type Presence =
 
 type Entry = {
   readonly host: string;
+  /** Empty while only its instances are known. */
+  boot: string;
   zone: string;
   version: string;
   presence: Presence;
@@ -224,7 +226,9 @@ export class Agents {
   /** Hosts that own instances count from the moment that an instance names them, lease or not. */
   #meetOwners(instances: readonly { readonly agent: string | null }[]): void {
     for (const { agent } of instances) {
-      if (agent !== null && !this.#entries.has(agent)) this.#startGrace(this.#meet(agent), false);
+      if (agent === null || this.#entries.has(agent)) continue;
+      this.#startGrace(this.#meet(agent), false);
+      this.#emit({ kind: "joined", host: agent });
     }
   }
 
@@ -233,6 +237,7 @@ export class Agents {
     if (known !== undefined) return known;
     const entry: Entry = {
       host,
+      boot: "",
       zone: "",
       version: "",
       presence: { kind: "leased" },
@@ -240,13 +245,13 @@ export class Agents {
       rejected: [],
     };
     this.#entries.set(host, entry);
-    this.#emit({ kind: "joined", host });
     return entry;
   }
 
   #follow(leases: LeaseView): void {
-    for (const { host, zone, version } of leases.values()) {
+    for (const { host, boot, zone, version } of leases.values()) {
       const entry = this.#meet(host);
+      if (entry.boot !== boot) this.#beginAnew(entry, boot);
       entry.zone = zone;
       entry.version = version;
       if (entry.presence.kind === "grace") entry.presence.cancel();
@@ -256,6 +261,14 @@ export class Agents {
       if (entry.presence.kind === "leased" && !leases.has(entry.host)) this.#startGrace(entry, true);
     }
     this.#settleHeld();
+  }
+
+  /** What an earlier boot applied says nothing about this one: the whole host may have restarted. */
+  #beginAnew(entry: Entry, boot: string): void {
+    entry.boot = boot;
+    entry.applied = undefined;
+    entry.rejected = [];
+    this.#emit({ kind: "joined", host: entry.host });
   }
 
   #startGrace(entry: Entry, lost: boolean): void {

@@ -53,7 +53,10 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     logger,
     agents: () => agents.size,
     wantsAck: (since, revision) => waits.wantsAck(since, revision),
-    onEnd: (reason) => metrics.streamEnded(reason),
+    onEnd: (end) => {
+      metrics.streamEnded(end);
+      logger[end.by === "slow" ? "warn" : "debug"](end, "a watch stream ended");
+    },
   });
   const degraded = (): readonly string[] => [...registry.degraded(), ...[agents.degraded() ?? []].flat()];
   const parts: Parts = { registry, meta, operations, hub, agents, waits, clock, degraded };
@@ -62,7 +65,10 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const respond = createRouter({
     routes: [...routes, ...healthRoutes(parts, metrics.registry, routes)],
     onBug: (error, requestId) => logger.error({ err: error, requestId }, "a request failed by our fault"),
-    onAnswer: metrics.answered,
+    onAnswer: (method, path, status, seconds) => {
+      metrics.answered(method, path, status, seconds);
+      logger.debug({ method, path, status, seconds }, "answered");
+    },
   });
 
   const stopParts = async (): Promise<void> => {

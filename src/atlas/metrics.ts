@@ -1,11 +1,12 @@
 // What Atlas measures of itself.
 import { Counter, createMetrics, Gauge, Histogram, LATENCY_BUCKETS, type Registry } from "../core/lib/metrics.ts";
 import type { Parts } from "./parts.ts";
+import type { StreamEnd } from "./watcher.ts";
 
 export type AtlasMetrics = {
   readonly registry: Registry;
   readonly answered: (method: string, path: string | undefined, status: number, seconds: number) => void;
-  readonly streamEnded: (reason: string) => void;
+  readonly streamEnded: (end: StreamEnd) => void;
   /** Adds the gauges that are read from the parts when somebody asks. */
   readonly observe: (parts: Parts) => void;
 };
@@ -22,7 +23,7 @@ export function createAtlasMetrics(): AtlasMetrics {
   });
   const ended = new Counter({
     name: "smartstack_atlas_streams_ended_total",
-    help: "Watch streams that ended: by their reader, by us in order, or cut off because the reader was too slow",
+    help: "Watch streams that ended: by their reader, by atlas in order, or cut off as too slow",
     labelNames: ["by"],
     registers,
   });
@@ -30,8 +31,7 @@ export function createAtlasMetrics(): AtlasMetrics {
     registry,
     answered: (method, path, status, time) =>
       seconds.observe({ method, path: path ?? "none", status: String(status) }, time),
-    streamEnded: (reason) =>
-      ended.inc({ by: reason.startsWith("too slow") ? "slow" : reason.startsWith("the reader") ? "reader" : "atlas" }),
+    streamEnded: ({ by }) => ended.inc({ by }),
     observe: ({ registry: state, hub, agents, degraded }) => {
       const gauge = (name: string, help: string, read: () => number): void => {
         const one: Gauge = new Gauge({

@@ -3,6 +3,8 @@ import { z } from "zod";
 import { ackSchema, agentSchema } from "../core/model/agent.ts";
 import { parsePosition, positionSchema } from "../core/model/position.ts";
 import { deltaSchema, heartbeatSchema, settingsEventSchema, snapshotSchema } from "../core/model/snapshot.ts";
+import type { Lease } from "../core/registry/live-store.ts";
+import type { Agents } from "./agents.ts";
 import { actorOf, type Parts, written } from "./parts.ts";
 import { type Call, route, type Route } from "./router.ts";
 import {
@@ -15,6 +17,7 @@ import {
   writeQuery,
   writtenSchema,
 } from "./schemas.ts";
+import type { Watcher } from "./watcher.ts";
 
 /** The data of each event of the stream, for readers of the OpenAPI document. */
 const eventSchemas = z.union([snapshotSchema, deltaSchema, settingsEventSchema, heartbeatSchema]);
@@ -96,26 +99,32 @@ async function watch(
   { hub, agents }: Parts,
   { query, request, peer }: Call<unknown, z.output<typeof watchQuery>, unknown>,
 ): Promise<Response> {
-  const { agent: host, boot, zone, version } = query;
+  const { agent: host, boot, zone, version, service, settings } = query;
   // Last-Event-ID is what a reconnecting EventSource sends by itself, so it is the newer of the two
   const lastEventId = request.headers.get("last-event-id");
   const since = (lastEventId === null ? undefined : parsePosition(lastEventId)) ?? query.since;
-  let end = (_reason: string): void => undefined;
-  const leave =
-    host === undefined || boot === undefined
-      ? undefined
-      : await agents.connect({ host, boot, zone, version }, (reason) => end(reason));
+  const headers = { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" };
+  // who asks for the head alone must not hold a stream, let alone a lease
+  if (request.method === "HEAD") return new Response(null, { headers });
   peer.noIdleLimit();
-  const watcher = hub.open({
-    since,
-    services: query.service === undefined ? undefined : new Set(query.service),
-    settings: new Set(query.settings),
-    onEnd: () => leave?.(),
+  const wanted = { since, services: service && new Set(service), settings: settings && new Set(settings) };
+  const watcher =
+    host === undefined || boot === undefined
+      ? hub.open(wanted)
+      : await openLease(agents, { host, boot, zone, version }, (onEnd) => hub.open({ ...wanted, onEnd }));
+  return new Response(watcher.body, { headers });
+}
+
+/** A stream that holds a lease. A function of its own, so that what lives as long as the stream holds on to nothing else. */
+async function openLease(agents: Agents, lease: Lease, open: (onEnd: () => void) => Watcher): Promise<Watcher> {
+  let watcher: Watcher | undefined;
+  let cut: string | undefined;
+  const leave = await agents.connect(lease, (reason) => {
+    cut = reason;
+    watcher?.end(reason);
   });
-  end = (reason) => watcher.end(reason);
-  request.signal.addEventListener("abort", () => watcher.gone(), { once: true });
-  if (request.signal.aborted) watcher.gone();
-  return new Response(watcher.body, {
-    headers: { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" },
-  });
+  watcher = open(leave);
+  // another stream of this agent came while the lease was being claimed
+  if (cut !== undefined) watcher.end(cut);
+  return watcher;
 }

@@ -11,7 +11,7 @@ import { type Delta, mergeDeltas } from "../core/model/snapshot.ts";
 import { DeltaLog, type DeltaLogOptions } from "./delta-log.ts";
 import type { Registry } from "./registry.ts";
 import { filterDelta, filterSnapshot, isEmptyDelta } from "./watch-filter.ts";
-import { Watcher } from "./watcher.ts";
+import { type StreamEnd, Watcher } from "./watcher.ts";
 
 /** The first change leaves at once; those within this time after it share a delta. */
 const COALESCE_MS = 20;
@@ -23,9 +23,9 @@ export type WatchRequest = {
   /** Only these services; undefined: all. */
   readonly services: ReadonlySet<string> | undefined;
   /** Whose settings it wants. */
-  readonly settings: ReadonlySet<string>;
+  readonly settings?: ReadonlySet<string> | undefined;
   /** Called once when the stream is over, whoever ended it. */
-  readonly onEnd?: (reason: string) => void;
+  readonly onEnd?: (end: StreamEnd) => void;
 };
 
 export type WatchHubOptions = {
@@ -37,7 +37,7 @@ export type WatchHubOptions = {
   /** Whether somebody waits for a change in (since, revision]. */
   readonly wantsAck: (since: number, revision: number) => boolean;
   /** Called for every stream that ended. */
-  readonly onEnd?: (reason: string) => void;
+  readonly onEnd?: (end: StreamEnd) => void;
   readonly log?: DeltaLogOptions;
 };
 
@@ -49,6 +49,7 @@ type Group = {
 };
 
 const encoder = new TextEncoder();
+const NOTHING: ReadonlySet<string> = new Set();
 
 export class WatchHub {
   readonly #registry: Registry;
@@ -102,17 +103,19 @@ export class WatchHub {
     const key = request.services === undefined ? "" : [...request.services].sort().join(",");
     const group = this.#groups.get(key) ?? { key, services: request.services, watchers: new Set<Watcher>() };
     this.#groups.set(key, group);
+    const { settings = NOTHING, onEnd } = request;
+    const first = this.#firstEvent(request.since, group);
     const watcher = new Watcher({
       clock: this.#clock,
-      first: this.#firstEvent(request, group),
-      onEnd: (reason) => {
-        this.#leave(group, watcher, request.settings);
-        request.onEnd?.(reason);
-        this.#options.onEnd?.(reason);
+      first,
+      onEnd: (end) => {
+        this.#leave(group, watcher, settings);
+        onEnd?.(end);
+        this.#options.onEnd?.(end);
       },
     });
     group.watchers.add(watcher);
-    for (const service of request.settings) {
+    for (const service of settings) {
       const watchers = this.#settings.get(service) ?? new Set<Watcher>();
       this.#settings.set(service, watchers.add(watcher));
       this.#sendSettings(service, () => [watcher]);
@@ -134,11 +137,8 @@ export class WatchHub {
     for (const { watchers } of this.#groups.values()) for (const watcher of watchers) watcher.end(reason);
   }
 
-  #firstEvent(request: WatchRequest, group: Group): Uint8Array {
-    const missed =
-      request.since === undefined
-        ? { kind: "snapshot" as const }
-        : this.#log.missedSince(request.since, this.#position);
+  #firstEvent(since: Position | undefined, group: Group): Uint8Array {
+    const missed = since === undefined ? { kind: "snapshot" as const } : this.#log.missedSince(since, this.#position);
     switch (missed.kind) {
       case "nothing":
         return this.#heartbeatBytes();

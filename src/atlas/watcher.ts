@@ -7,18 +7,25 @@ const MAX_UNSENT_BYTES = 1_048_576;
 /** Unsent bytes for this long, however few, and the reader is cut off too. */
 const MAX_STALLED_MS = 30_000;
 
+const encoder = new TextEncoder();
+/** Nothing may wait: what the socket does not take counts as unsent. */
+const STRATEGY = new ByteLengthQueuingStrategy({ highWaterMark: 0 });
+
+/** How a stream ended: its reader went, the reader was too slow, or Atlas had a reason. */
+export type StreamEnd = { readonly by: "reader" | "slow" | "atlas"; readonly reason: string };
+
 export type WatcherOptions = {
   readonly clock: Clock;
   readonly first: Uint8Array;
   /** Called once, whoever ended the stream. */
-  readonly onEnd: (reason: string) => void;
+  readonly onEnd: (end: StreamEnd) => void;
 };
 
 export class Watcher {
   /** The body of the response. */
   readonly body: ReadableStream<Uint8Array>;
   readonly #clock: Clock;
-  readonly #onEnd: (reason: string) => void;
+  readonly #onEnd: (end: StreamEnd) => void;
   readonly #limit: number;
   #controller: ReadableStreamDefaultController<Uint8Array> | undefined;
   #stalledSince: number | undefined;
@@ -33,10 +40,13 @@ export class Watcher {
           this.#controller = controller;
           controller.enqueue(first);
         },
-        cancel: () => this.#ended("the reader went away"),
+        cancel: () => {
+          if (this.#controller === undefined) return;
+          this.#controller = undefined;
+          onEnd({ by: "reader", reason: "the reader went away" });
+        },
       },
-      // nothing may wait: what the socket does not take counts as unsent
-      new ByteLengthQueuingStrategy({ highWaterMark: 0 }),
+      STRATEGY,
     );
   }
 
@@ -49,7 +59,7 @@ export class Watcher {
       this.#stalledSince ??= this.#clock.now();
       const stalledMs = this.#clock.now() - this.#stalledSince;
       if (unsent + bytes.byteLength > this.#limit || stalledMs > MAX_STALLED_MS) {
-        this.#cut(`too slow: ${unsent} bytes unsent for ${Math.round(stalledMs / 1_000)} s`);
+        this.#cut(`${unsent} bytes were unsent for ${Math.round(stalledMs / 1_000)} s`);
         return;
       }
     }
@@ -61,14 +71,9 @@ export class Watcher {
     const controller = this.#controller;
     if (controller === undefined) return;
     this.#controller = undefined;
-    controller.enqueue(new TextEncoder().encode(formatSse({ event: "end", data: { reason } })));
+    controller.enqueue(encoder.encode(formatSse({ event: "end", data: { reason } })));
     controller.close();
-    this.#onEnd(reason);
-  }
-
-  /** The connection is gone already. */
-  gone(): void {
-    this.#ended("the reader went away");
+    this.#onEnd({ by: "atlas", reason });
   }
 
   /** Drops what is unsent; a reader that does not read cannot be told why, the log can. */
@@ -76,12 +81,6 @@ export class Watcher {
     const controller = this.#controller;
     this.#controller = undefined;
     controller?.error(new Error(reason));
-    this.#onEnd(reason);
-  }
-
-  #ended(reason: string): void {
-    if (this.#controller === undefined) return;
-    this.#controller = undefined;
-    this.#onEnd(reason);
+    this.#onEnd({ by: "slow", reason });
   }
 }

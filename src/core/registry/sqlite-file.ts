@@ -157,8 +157,12 @@ export class SqliteFile {
       this.#rollBack(jobs, error);
       return;
     }
-    for (const participant of this.#participants) participant.committed();
-    for (const settle of outcomes) settle();
+    try {
+      for (const participant of this.#participants) participant.committed();
+    } finally {
+      // it is on disk, whatever a listener makes of it
+      for (const settle of outcomes) settle();
+    }
   }
 
   #rollBack(jobs: readonly Job[], error: unknown): void {
