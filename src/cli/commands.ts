@@ -1,8 +1,19 @@
 // Every subcommand, grouped and in the order of `--help`. Each file wires one program; programs themselves are loaded when
 // they run, so that `smartstack --version` does not pay for them: a file named here imports its program inside `run`.
+import { agents, forgetAgent } from "./agents.ts";
+import { audit } from "./audit.ts";
 import type { Command } from "./command.ts";
+import { define } from "./define.ts";
 import { atlas } from "./atlas.ts";
 import { gen } from "./gen.ts";
+import { disable, enable } from "./intent.ts";
+import { ports, releasePort, reservePort } from "./ports.ts";
+import { deregister, register } from "./register.ts";
+import { services } from "./services.ts";
+import { getSettings, setSettings, settingsHistory } from "./settings.ts";
+import { status } from "./status.ts";
+import { watch } from "./watch.ts";
+import { why } from "./why.ts";
 import { serve } from "./serve.ts";
 import { test } from "./test.ts";
 
@@ -12,7 +23,29 @@ export type CommandGroup = { readonly heading: string; readonly commands: readon
 export const commandGroups: readonly CommandGroup[] = [
   { heading: "Programs:", commands: [atlas, serve] },
   { heading: "For developers:", commands: [gen, test] },
-  { heading: "For operators:", commands: [] },
+  {
+    heading: "For operators:",
+    commands: [
+      status,
+      services,
+      agents,
+      forgetAgent,
+      why,
+      watch,
+      audit,
+      enable,
+      disable,
+      define,
+      register,
+      deregister,
+      getSettings,
+      setSettings,
+      settingsHistory,
+      ports,
+      reservePort,
+      releasePort,
+    ],
+  },
   { heading: "About this program:", commands: [] },
 ];
 

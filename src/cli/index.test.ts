@@ -107,10 +107,10 @@ describe("help", () => {
   });
 
   for (const { name } of commands) {
-    test(`of ${name} fits in 120 columns and every option has its line`, async () => {
+    test(`of ${name} fits in 100 columns and every option has its line`, async () => {
       const { code, stdout } = await capture([...name.split(" "), "--help"]);
       expect(code).toBe(0);
-      expect(stdout.split("\n").filter((line) => line.length > 120)).toEqual([]);
+      expect(stdout.split("\n").filter((line) => line.length > 100)).toEqual([]);
       for (const key of Object.keys(commands.find((other) => other.name === name)?.options ?? {}))
         expect(stdout).toContain(`--${key.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`);
     });

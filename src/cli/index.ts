@@ -6,12 +6,12 @@ import { type Command, usageError } from "./command.ts";
 import { type CommandGroup, commandGroups } from "./commands.ts";
 import { ConfigError, flagOf, loadConfig, suggest } from "./config.ts";
 import { EXIT, type ExitCode, exitCodeOf } from "./exit-codes.ts";
-import { formatValue, type Option } from "./options.ts";
+import { formatDefault, type Option } from "./options.ts";
 
 export { usageError } from "./command.ts";
 
-const SOURCES = `Every option but --help is also a variable (--log-level: SMARTSTACK_LOG_LEVEL) and, but for --config, a key of the
---config file (log-level: info). A flag wins over a variable, a variable over the file.`;
+const SOURCES = `An option is also a variable (--log-level: SMARTSTACK_LOG_LEVEL) and a key of the --config file
+(log-level: info). A flag wins over a variable, a variable over the file.`;
 
 /**
  * Runs one command line.
@@ -62,7 +62,7 @@ function createProgram(
     .addHelpText("after", "\nsmartstack COMMAND --help explains one command.");
   for (const { heading, commands } of groups) {
     program.commandsGroup(heading);
-    for (const command of commands) addCommand(program, command, argv, onExit);
+    for (const command of commands) addCommand(program, command, groups, argv, onExit);
   }
   return program;
 }
@@ -75,6 +75,7 @@ function quiet(commander: Commander): Commander {
 function addCommand(
   program: Commander,
   command: Command,
+  groups: readonly CommandGroup[],
   argv: readonly string[],
   onExit: (code: ExitCode) => void,
 ): void {
@@ -82,7 +83,7 @@ function addCommand(
   const parent =
     second === undefined
       ? program
-      : (program.commands.find((other) => other.name() === first) ?? addGroup(program, first));
+      : (program.commands.find((other) => other.name() === first) ?? addGroup(program, first, groups));
   const built = quiet(parent.command(second ?? first))
     .description(command.summary)
     .helpOption("-h, --help", "explain this command")
@@ -116,8 +117,17 @@ function addCommand(
   });
 }
 
-function addGroup(program: Commander, name: string): Commander {
-  return quiet(program.command(name)).description(`${name} …`).helpCommand(false).exitOverride();
+/** A word that only stands before others: `settings` of `settings get`. */
+function addGroup(program: Commander, name: string, groups: readonly CommandGroup[]): Commander {
+  const members = groups
+    .flatMap(({ commands }) => commands)
+    .flatMap((command) => (command.name.startsWith(`${name} `) ? [command.name.slice(name.length + 1)] : []));
+  return quiet(program.command(name))
+    .description(members.join(", "))
+    .usage("COMMAND [options]")
+    .helpOption("-h, --help", "explain this command")
+    .helpCommand(false)
+    .exitOverride();
 }
 
 function usageOf(command: Command): string {
@@ -131,16 +141,22 @@ function usageOf(command: Command): string {
 }
 
 function addOption(built: Commander, key: string, option: Option<unknown>): void {
-  const { placeholder, repeatable } = option.kind;
+  const { repeatable, choices } = option.kind;
   const short = option.short === undefined ? "" : `-${option.short}, `;
+  const placeholder = placeholderOf(key, option);
   const flags = `${short}${flagOf(key)}${placeholder === undefined ? "" : ` <${placeholder}>`}`;
-  const shown =
-    option.default === undefined || option.default === false ? "" : ` (default ${formatValue(option.default)})`;
-  const help = option.describe + shown;
+  const words = choices === undefined ? "" : `: ${choices.join(", ")}`;
+  const shown = formatDefault(option);
+  const help = option.describe + words + (shown === undefined ? "" : ` (default ${shown})`);
   // no default is told to commander: a flag that was not given has no value, and the next source is asked
   if (repeatable)
     built.option(flags, help, (value: string, previous: string[] | undefined) => [...(previous ?? []), value]);
   else built.option(flags, help);
+}
+
+/** `LEVEL` for `--log-level trace|debug|…`: the words stand behind, a wide column of flags leaves them no room. */
+function placeholderOf(key: string, { kind }: Option<unknown>): string | undefined {
+  return kind.choices === undefined ? kind.placeholder : flagOf(key).split("-").at(-1)?.toUpperCase();
 }
 
 /** commander turns `--no-git` into `git: false`; everything else keeps its name. */

@@ -1,14 +1,15 @@
 import { describe, expect, test } from "bun:test";
 import {
   duration,
+  formatDefault,
   formatHostPort,
-  formatValue,
   host,
   hostPort,
   integer,
   type Kind,
   list,
   oneOf,
+  option,
   path,
   port,
   realm,
@@ -149,7 +150,19 @@ test("the example of every kind is a value it takes, for the commented configura
 
 test("what is shown as a default can be typed as a flag", () => {
   expect(formatHostPort({ host: "::1", port: 1 })).toBe("[::1]:1");
-  expect(read(hostPort, formatValue({ host: "::1", port: 1 }))).toEqual({ host: "::1", port: 1 });
-  expect(read(urls, formatValue(["http://a:1", "http://b:1"]))).toEqual(["http://a:1", "http://b:1"]);
-  expect(read(duration, formatValue(10_000))).toBe(10_000);
+  const listen = { host: "::1", port: 1 };
+  expect(read(hostPort, formatDefault(option(hostPort, "", listen)))).toEqual(listen);
+  const addresses = ["http://a:1", "http://b:1"];
+  expect(read(urls, formatDefault(option(urls, "", addresses)))).toEqual(addresses);
+  const times = { 0: "0ms", 1: "1ms", 1_500: "1500ms", 10_000: "10s", 90_000: "90s", 300_000: "5m", 7_200_000: "2h" };
+  for (const [ms, shown] of Object.entries(times)) {
+    expect(formatDefault(option(duration, "", Number(ms)))).toBe(shown);
+    expect(read(duration, shown)).toBe(Number(ms));
+  }
+});
+
+test("a default that says nothing is not shown", () => {
+  expect(formatDefault(option(toggle, "", false))).toBeUndefined();
+  expect(formatDefault(option(text("X"), ""))).toBeUndefined();
+  expect(formatDefault(option(texts("X"), "", []))).toBeUndefined();
 });

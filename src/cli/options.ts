@@ -15,6 +15,8 @@ export type Kind<T> = {
   readonly choices?: readonly string[];
   /** A value that is good, for the commented configuration file of an option without a default. @default the placeholder */
   readonly example?: string;
+  /** A value as it can be typed. @default as text, HOST:PORT, or with commas */
+  format?(value: T): string;
 };
 
 /** One option of a command: its kind, one line of help, and what it is when nobody says. */
@@ -121,6 +123,10 @@ const LONGEST_MS = 2_147_483_647;
 export const duration: Kind<number> = {
   placeholder: "TIME",
   example: "10s",
+  format(ms) {
+    const [unit, size] = Object.entries(UNITS_MS).findLast(([, size]) => ms >= size && ms % size === 0) ?? ["ms", 1];
+    return `${ms / size}${unit}`;
+  },
   schema: scalarText.transform((value, context) => {
     const match = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(value);
     const ms = Math.round(Number(match?.[1]) * (UNITS_MS[match?.[2] ?? "ms"] ?? 1));
@@ -155,8 +161,14 @@ export function formatHostPort({ host, port: number }: HostPort): string {
   return host.includes(":") ? `[${host}]:${number}` : `${host}:${number}`;
 }
 
-/** A value as it is written in a flag or in a file. */
-export function formatValue(value: unknown): string {
+/** The default of an option as it can be typed, or undefined when it has none worth a word. */
+export function formatDefault({ kind, default: value }: Option<unknown>): string | undefined {
+  if (value === undefined || value === null || value === false || (Array.isArray(value) && value.length === 0))
+    return undefined;
+  return kind.format?.(value) ?? formatValue(value);
+}
+
+function formatValue(value: unknown): string {
   if (Array.isArray(value)) return value.join(",");
   if (typeof value === "object" && value !== null && "host" in value && "port" in value)
     return formatHostPort({ host: String(value.host), port: Number(value.port) });
