@@ -1,23 +1,27 @@
 import { resolve } from "node:path";
-import { createAtlasClient } from "../core/api/atlas-client.ts";
 import { systemClock } from "../core/lib/clock.ts";
 import { Fault } from "../core/lib/errors.ts";
-import { defineCommand } from "./command.ts";
-import { formatSource, inheritedEnvironment, readText } from "./config.ts";
+import { ownCommand } from "../serve/self.ts";
+import { type Command, defineCommand, usageError } from "./command.ts";
+import { inheritedEnvironment } from "./config.ts";
+import { atlasOptions, connectAtlas } from "./connection.ts";
 import { EXIT } from "./exit-codes.ts";
-import { option, path, port, shared, text, toggle } from "./options.ts";
+import { print } from "./output.ts";
+import { option, path, port, text, toggle } from "./options.ts";
 
-export const gen = defineCommand({
+export const gen: Command = defineCommand({
   name: "gen",
   summary: "write a new service that runs at once",
-  arguments: [{ name: "NAME", describe: "the service's name" }],
+  arguments: [{ name: "NAME", describe: "the service's name", optional: true }],
   examples: [
     "smartstack gen identity",
     "smartstack gen identity --dry-run",
     "smartstack gen reports --template command --dir services/reports",
+    "smartstack gen --update",
   ],
   options: {
-    dir: option(path("DIR"), "where it goes, default ./NAME"),
+    update: option(toggle, "merge what the template makes today into the project here, on a branch", false),
+    dir: option(path("DIR"), "where it goes, default ./NAME; with --update where it is, default here"),
     port: option(port, "its port, default one that Atlas reserves, else a free one"),
     template: option(
       text("NAME|DIR"),
@@ -27,24 +31,32 @@ export const gen = defineCommand({
     dryRun: option(toggle, "print the files and the diff, write nothing", false),
     force: option(toggle, "replace the generated files of a directory that is not empty", false),
     noGit: option(toggle, "no repository, no first commit", false),
-    atlas: shared.atlas,
-    tokenFile: shared.tokenFile,
-    tlsCa: shared.tlsCa,
+    ...atlasOptions,
   },
   async run({ values, sources, args }) {
+    const [name] = args;
+    if (values.update !== (name === undefined))
+      throw usageError(gen, values.update ? "--update takes no NAME: it updates a project" : "missing NAME");
+    const workingDirectory = process.cwd();
+    const deps = {
+      clock: systemClock,
+      program: ownCommand(),
+      environment: inheritedEnvironment(),
+      signal: interruptSignal(),
+      print,
+    };
+    if (name === undefined) {
+      const { update } = await import("../gen/update.ts");
+      const template = sources.template.kind === "default" ? undefined : values.template;
+      await update({ directory: resolve(values.dir ?? "."), workingDirectory, template }, deps);
+      return EXIT.done;
+    }
     const { generate } = await import("../gen/generate.ts");
-    const [name = ""] = args;
-    const file = (path: string | undefined, key: "tokenFile" | "tlsCa"): string | undefined =>
-      path === undefined ? undefined : readText(path, key, formatSource(sources[key]));
-    const interrupt = new AbortController();
-    const stop = (): void => interrupt.abort(new Fault({ code: "interrupted", message: "interrupted" }));
-    process.once("SIGINT", stop);
-    process.once("SIGTERM", stop);
     await generate(
       {
         name,
         directory: resolve(values.dir ?? name),
-        workingDirectory: process.cwd(),
+        workingDirectory,
         template: values.template,
         port: values.port,
         dryRun: values.dryRun,
@@ -52,25 +64,17 @@ export const gen = defineCommand({
         git: !values.noGit,
         expectAtlas: sources.atlas.kind !== "default",
       },
-      {
-        atlas: createAtlasClient({
-          urls: values.atlas,
-          token: file(values.tokenFile, "tokenFile")?.trim(),
-          tlsCa: file(values.tlsCa, "tlsCa"),
-        }),
-        clock: systemClock,
-        program: ownProgram(),
-        environment: inheritedEnvironment(),
-        signal: interrupt.signal,
-        print: (lines) => console.log(lines),
-      },
+      { ...deps, atlas: connectAtlas({ values, sources }) },
     );
     return EXIT.done;
   },
 });
 
-/** How to run this program again: the compiled binary is its own, from source it is Bun and main.ts. */
-function ownProgram(): readonly string[] {
-  const entry = Bun.main;
-  return entry.startsWith("/$bunfs/") ? [process.execPath] : [process.execPath, entry];
+/** Aborts at the first SIGINT or SIGTERM; a second one ends the process as ever. */
+function interruptSignal(): AbortSignal {
+  const interrupt = new AbortController();
+  const stop = (): void => interrupt.abort(new Fault({ code: "interrupted", message: "interrupted" }));
+  process.once("SIGINT", stop);
+  process.once("SIGTERM", stop);
+  return interrupt.signal;
 }

@@ -191,12 +191,38 @@ scenario(
   },
 );
 
+scenario(
+  "--update merges a newer template into a project that its owners changed, and has nothing to do twice",
+  async (world) => {
+    await gen(world, ["identity"]);
+    const project = join(world.directory, "identity");
+    const identity = ["-c", "user.name=Ann", "-c", "user.email=ann@example.com"];
+    const path = join(project, "README.md");
+    const readme = await readFile(path, "utf8");
+    // as if an older template had made it
+    await writeFile(path, readme.replace("Nothing needs installing", "Install everything"));
+    git(project, ...identity, "commit", "--all", "--amend", "--no-edit");
+    await writeFile(path, (await readFile(path, "utf8")).replace("# identity", "# Identity, ours"));
+    git(project, ...identity, "commit", "--all", "--message", "Make it ours");
+
+    const updated = await world.run([BINARY, "gen", "--update"], { cwd: project });
+    expect(updated.stderr).toBe("");
+    expect(updated.code).toBe(0);
+    expect(updated.stdout).toMatch(/2 merge +merged .*\n +3 test +6 passed .*\n +4 boot +\/readyz 200/);
+    expect(await readFile(path, "utf8")).toBe(readme.replace("# identity", "# Identity, ours"));
+    const again = await world.run([BINARY, "gen", "--update"], { cwd: project });
+    expect(again.code).toBe(0);
+    expect(again.stdout).toContain("nothing new");
+  },
+);
+
 scenario("bad input is named, with exit code 2, and leaves nothing", async (world) => {
   for (const [args, message] of [
     [["My Service"], "Did you mean my-service?"],
     [["atlas"], "reserved"],
     [["../../etc/x"], "not a service name"],
     [[], "missing NAME"],
+    [["identity", "--update"], "--update takes no NAME"],
     [["identity", "--template", "cobol"], "Templates are"],
     [["identity", "--port", "70000"], "port"],
     [["identity", "--frobnicate"], "unknown flag --frobnicate"],

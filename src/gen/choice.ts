@@ -1,7 +1,7 @@
 // The port of a new service, and in words where it comes from.
 import type { AtlasClient } from "../core/api/atlas-client.ts";
 import { Fault } from "../core/lib/errors.ts";
-import { FIRST_PORT, holdFreePort, holdPort, LAST_PORT, neighbourPorts, projectPort } from "./port.ts";
+import { FIRST_PORT, holdFreePort, holdPort, LAST_PORT, neighbourPorts, readProject } from "./port.ts";
 import { type Answer, release, type Reservation, reservations, reserve } from "./reservation.ts";
 
 export type PortRequest = {
@@ -36,7 +36,7 @@ export type PortChoice = {
 export async function choosePort(request: PortRequest): Promise<PortChoice> {
   const { given, target, service, atlas, dryRun } = request;
   if (given !== undefined) return chooseGiven(given, request);
-  const own = await projectPort(target);
+  const own = (await readProject(target)).port;
   if (own !== undefined) return plain(own, "as before");
   if (atlas === undefined) return chooseHere(target, "no Atlas");
   const answer = dryRun ? await foresee(atlas, service) : await reserve(atlas, service);

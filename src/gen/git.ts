@@ -59,9 +59,10 @@ function lastLine(output: string): string {
 
 /** A commit of generated files, and nothing else, says so: `gen --update` starts from the last one. */
 export const TEMPLATE_TRAILER = "Smartstack-Template";
+export const VERSION_TRAILER = "Smartstack-Version";
 
 export function commitMessage(subject: string, template: string): string {
-  return `${subject}\n\n${TEMPLATE_TRAILER}: ${template}\nSmartstack-Version: ${VERSION}`;
+  return `${subject}\n\n${TEMPLATE_TRAILER}: ${template}\n${VERSION_TRAILER}: ${VERSION}`;
 }
 
 /** What became of the first commit. Nothing here makes a project worse, so nothing here is a failure. */

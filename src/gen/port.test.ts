@@ -11,7 +11,7 @@ import {
   holdPort,
   holdTrialPort,
   neighbourPorts,
-  projectPort,
+  readProject,
 } from "./port.ts";
 
 let directory = "";
@@ -85,7 +85,7 @@ test("neighbours are the projects beside, whatever else lies there", async () =>
   await mkdir(join(directory, "empty"));
   await writeFile(join(directory, "smartstack.yaml"), "name: outer\nport: 5003\n");
   expect(await neighbourPorts(join(directory, "self"))).toEqual(new Set([5000, 5007]));
-  expect(await projectPort(join(directory, "self"))).toBe(5001);
+  expect(await readProject(join(directory, "self"))).toEqual({ name: "self", port: 5001 });
   expect(await neighbourPorts(join(directory, "no/parent"))).toEqual(new Set());
-  expect(await projectPort(join(directory, "nowhere"))).toBeUndefined();
+  expect(await readProject(join(directory, "nowhere"))).toEqual({ name: undefined, port: undefined });
 });

@@ -93,15 +93,20 @@ export async function neighbourPorts(target: string): Promise<ReadonlySet<number
     .filter((entry) => entry.isDirectory() || entry.isSymbolicLink())
     .map((entry) => join(parent, entry.name))
     .filter((path) => path !== target);
-  const ports = await Promise.all(paths.map((path) => projectPort(path)));
+  const ports = await Promise.all(paths.map(async (path) => (await readProject(path)).port));
   return new Set(ports.filter((port) => port !== undefined));
 }
 
-/** The port in a project's `smartstack.yaml`, or undefined. */
-export async function projectPort(directory: string): Promise<number | undefined> {
-  const text = await readFile(join(directory, "smartstack.yaml"), "utf8").catch(() => undefined);
-  if (text === undefined) return undefined;
-  const document = parseDocument(text);
-  const port: unknown = isMap(document.contents) ? document.get("port") : undefined;
-  return typeof port === "number" ? port : undefined;
+export type ProjectFacts = { readonly name: string | undefined; readonly port: number | undefined };
+
+/** What a project's `smartstack.yaml` says, as far as there is one and it can be read. */
+export async function readProject(directory: string): Promise<ProjectFacts> {
+  return parseProject(await readFile(join(directory, "smartstack.yaml"), "utf8").catch(() => ""));
+}
+
+export function parseProject(text: string): ProjectFacts {
+  const { contents } = parseDocument(text);
+  const get = (key: string): unknown => (isMap(contents) ? contents.get(key) : undefined);
+  const [name, port] = [get("name"), get("port")];
+  return { name: typeof name === "string" ? name : undefined, port: typeof port === "number" ? port : undefined };
 }
