@@ -248,6 +248,43 @@ scenario("a place that cannot be written, and a full disk, leave nothing and nam
   expect(full.stdout).toMatch(/code 1\n$/);
 });
 
+scenario("Atlas reserves the port, has it back when the run fails, and knows whose names are taken", async (world) => {
+  const url = `http://127.0.0.1:${await world.port()}`;
+  world.spawn([BINARY, "atlas", "--listen", new URL(url).host, "--data-dir", join(world.directory, ".home")]);
+  const asJson = async (path: string, init?: RequestInit): Promise<unknown> =>
+    (await fetch(`${url}${path}`, init)).json();
+  await eventually("Atlas is ready", async () => expect((await fetch(`${url}/readyz`)).status).toBe(200));
+  const withAtlas = (...args: string[]): Promise<Finished> => world.run([BINARY, "gen", ...args, "--atlas", url]);
+
+  const made = await withAtlas("identity");
+  expect(made.stdout).toContain("port 5000 (reserved in Atlas)");
+  expect(await portOf(join(world.directory, "identity"))).toBe(5000);
+  expect((await withAtlas("billing", "--dry-run")).stdout).toContain("port 5001 (free in Atlas)");
+  expect(await asJson("/v1/ports")).toEqual([{ service: "identity", port: 5000 }]);
+
+  const template = join(world.directory, ".bin");
+  await mkdir(join(template, "files"), { recursive: true });
+  await writeFile(
+    join(template, "template.yaml"),
+    'describe: fails\nrequires: [sh]\ntest: [sh, -c, "echo no luck; exit 1"]\n',
+  );
+  await writeFile(join(template, "files/smartstack.yaml"), "name: {{name}}\nport: {{port}}\ncommand: [sleep, '1']\n");
+  const failed = await withAtlas("billing", "--template", template);
+  expect(failed.code).toBe(1);
+  expect(failed.stdout).toContain("port 5001 (reserved in Atlas)");
+  expect(failed.stderr).toContain("step 2, test: the generated tests failed (status 1)\nno luck");
+  expect(await asJson("/v1/ports")).toEqual([{ service: "identity", port: 5000 }]);
+
+  await asJson("/v1/services/ads", { method: "PUT", headers: { "content-type": "application/json" }, body: "{}" });
+  const taken = await withAtlas("ads");
+  expect(taken.code).toBe(1);
+  expect(taken.stderr).toContain("Atlas knows a service ads already");
+  expect((await withAtlas("billing", "--port", "5000")).stderr).toContain(
+    "port 5000 is reserved for identity in Atlas",
+  );
+  expect(await left(world)).toEqual(["identity"]);
+});
+
 scenario(
   "fifty runs at once get fifty ports",
   async (world) => {
