@@ -1,0 +1,105 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { Fault } from "../core/lib/errors.ts";
+import { defaultDefinition } from "../core/model/service.ts";
+import type { Delta } from "../core/model/snapshot.ts";
+import { ACTOR, createWorld, settle, type World } from "./fixture.ts";
+
+const worlds: World[] = [];
+afterEach(async () => {
+  for (const world of worlds.splice(0)) await world.dispose();
+});
+
+/** A world whose metadata cannot be read while `away` is true. */
+async function worldWithSlowMetadata(): Promise<World & { away: boolean; reads: number }> {
+  const control = { away: false, reads: 0 };
+  const world = await createWorld({
+    stores: ({ live, meta }) => {
+      const read = meta.definition.bind(meta);
+      meta.definition = async (service, version) => {
+        control.reads += 1;
+        if (control.away) throw new Fault({ code: "unavailable", message: "the table is away" });
+        return read(service, version);
+      };
+      return { live, meta };
+    },
+  });
+  worlds.push(world);
+  return Object.assign(control, world);
+}
+
+const deltas = (world: World): Delta[] => {
+  const seen: Delta[] = [];
+  world.registry.on((event) => {
+    if (event.kind === "delta") seen.push(event.delta);
+  });
+  return seen;
+};
+
+/** As another replica would: past this one's own knowledge of what it wrote. */
+async function defineBehindItsBack(world: World, service: string, owner: string): Promise<void> {
+  const definition = { ...defaultDefinition, owner };
+  const version = await world.meta.addDefinition(service, { definition, published: undefined });
+  await world.live.setDefinition(service, version, world.live.state().definitions.get(service));
+}
+
+describe("the registry", () => {
+  test("publishes its own writes within the same turn, without reading them back", async () => {
+    const world = await worldWithSlowMetadata();
+    const seen = deltas(world);
+    await world.operations.putService("identity", { ...defaultDefinition, owner: "core" }, ACTOR);
+    expect(world.registry.state().services.get("identity")?.owner).toBe("core");
+    expect(seen.map(({ services }) => services.put.identity?.owner)).toEqual(["core"]);
+    expect(world.reads).toBe(0);
+  });
+
+  test("keeps the order of changes while a definition is being read", async () => {
+    const world = await worldWithSlowMetadata();
+    const seen = deltas(world);
+    await defineBehindItsBack(world, "identity", "core");
+    await world.put("identity", "a");
+    await settle();
+    expect(seen.map(({ since, revision }) => [since, revision])).toEqual([
+      [0, 1],
+      [1, 2],
+    ]);
+    expect(world.registry.state().revision).toBe(2);
+    expect(world.reads).toBeGreaterThan(0);
+  });
+
+  test("waits for a definition that cannot be read, is not ready meanwhile, and never takes the default", async () => {
+    const world = await worldWithSlowMetadata();
+    const seen = deltas(world);
+    world.away = true;
+    await defineBehindItsBack(world, "identity", "core");
+    await world.pass(60_000);
+    expect(world.registry.ready()).toBe(false);
+    expect(world.registry.degraded()).toEqual(["the definition of identity cannot be read: the table is away"]);
+    expect(world.registry.state()).toMatchObject({ revision: 0 });
+    world.away = false;
+    await world.pass(5_000);
+    expect(world.registry.ready()).toBe(true);
+    expect(world.registry.degraded()).toEqual([]);
+    expect(seen[0]?.services.put.identity?.owner).toBe("core");
+  });
+
+  test("an old definition is let go when a newer one counts", async () => {
+    const world = await worldWithSlowMetadata();
+    for (const owner of ["a", "b", "c"])
+      await world.operations.putService("identity", { ...defaultDefinition, owner }, ACTOR);
+    await world.operations.deleteService("identity", false, ACTOR);
+    await world.operations.putService("identity", { ...defaultDefinition, owner: "d" }, ACTOR);
+    expect(await world.registry.definition("identity")).toMatchObject({ version: 4, definition: { owner: "d" } });
+    expect(world.registry.snapshot().services.identity?.owner).toBe("d");
+  });
+
+  test("the snapshot is made once per revision", async () => {
+    const world = await worldWithSlowMetadata();
+    await world.put("identity", "a");
+    const first = world.registry.snapshot();
+    expect(world.registry.snapshot()).toBe(first);
+    await world.operations.putSettings("identity", { A: 1 }, undefined, ACTOR);
+    expect(world.registry.snapshot()).toBe(first);
+    await world.put("identity", "b");
+    expect(world.registry.snapshot()).not.toBe(first);
+  });
+});
