@@ -37,6 +37,19 @@ test("runs at the same time get different ports", async () => {
   expect(Math.min(...ports)).toBeGreaterThanOrEqual(FIRST_PORT);
 });
 
+test("a held port, or trial, is nobody else's until it is released", async () => {
+  const first = await hold(async () => new Set());
+  expect(await hold(async () => new Set())).not.toBe(first);
+  const trials = new Set<number>();
+  // more than half of all there are: by chance alone they would not differ
+  for (let count = 0; count < 700; count += 1) {
+    const trial = await holdTrialPort();
+    held.push(trial);
+    trials.add(trial.port);
+  }
+  expect(trials.size).toBe(700);
+});
+
 test("a port that a neighbour names is left alone, also when the neighbour appears late", async () => {
   const first = await hold(async () => new Set());
   await held.pop()?.release();
