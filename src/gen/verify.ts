@@ -73,7 +73,7 @@ async function bootOn(port: number, trial: Trial): Promise<StepResult> {
       String(port),
       // alone: a service on trial must not get traffic, nor leave logs
       "--sidecar",
-      `${trial.scratch}/no-sidecar.sock`,
+      "/dev/null",
       "--log-dir",
       `${trial.scratch}/log`,
     ],
