@@ -139,7 +139,9 @@ async function waitForPlace(
   const outcome = await Promise.race([entry.ready, givenUp]);
   cancelTimer?.();
   signal?.removeEventListener("abort", onAbort);
-  if (outcome !== "given up") return core.clock.now();
+  const now = core.clock.now();
+  // places are given back when deadlines pass, so one may come just when it is of no use any more
+  if (outcome !== "given up" && now < call.deadlineAt) return now;
   entry.cancel();
   throw errorOf(call, signal?.aborted ? aborted(call) : tooLate(call, "while it waited for a place"), attempts);
 }

@@ -11,6 +11,8 @@ export type { InboundContext } from "./context.ts";
 export type { ServiceStats } from "./stats.ts";
 export { CHANNELS } from "./events.ts";
 export type { AttemptEvent, CallEvent } from "./events.ts";
+export { mockServices } from "./mock.ts";
+export type { MockFault, MockRequest, MockService, MockServices } from "./mock.ts";
 export type { Reply, Safe, SafeResponse, SmartRequest } from "./request.ts";
 
 /** The client of this process. It reads its environment at the first call. */
