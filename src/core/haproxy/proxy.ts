@@ -1,8 +1,35 @@
 // The seam between the sidecar, which knows what should be, and HAProxy, which is made so. Everything else in this folder
 // is behind it.
+import type { Clock } from "../lib/clock.ts";
+import type { Logger } from "../lib/logger.ts";
 import type { Rejection } from "../model/agent.ts";
 import type { Instance } from "../model/instance.ts";
 import type { Definition } from "../model/service.ts";
+import type { AccessRecord } from "./access-log.ts";
+
+export type { AccessRecord } from "./access-log.ts";
+export { createProxy } from "./apply.ts";
+
+/** What `createProxy` needs; everything else it finds out from the machine. */
+export type ProxyOptions = {
+  /** An absolute path: where HAProxy's files, sockets and pipe lie. Made when missing; the next sidecar finds HAProxy by it. */
+  readonly directory: string;
+  /** `ADDRESS:PORT` that requests come to. */
+  readonly bind: string;
+  /** Path of the binary. @default the one on PATH, else where distributions put it */
+  readonly haproxy?: string | undefined;
+  /** The request header that names the service. @default "Runscope-Service" */
+  readonly header?: string | undefined;
+  /** @default from the limit of open files */
+  readonly maxconn?: number | undefined;
+  /** @default one for each processor, at most four */
+  readonly threads?: number | undefined;
+  readonly logger: Logger;
+  /** @default the system's */
+  readonly clock?: Clock | undefined;
+  /** Called for every finished request. */
+  readonly onAccess?: ((record: AccessRecord) => void) | undefined;
+};
 
 /** What the host's HAProxy should route: the snapshot after the sidecar's self-preservation had its say. */
 export type Desired = {
