@@ -26,6 +26,8 @@ export function serve({ host, port }: Address, respond: Respond): Server {
       // larger bodies are refused by us, with a problem document
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       development: false,
+      // without it, development: false lets a second process listen on the same port, and each gets half the connections
+      reusePort: false,
       fetch: (request, self) =>
         respond(request, {
           address: self.requestIP(request)?.address ?? "",

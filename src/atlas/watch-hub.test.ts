@@ -158,13 +158,13 @@ describe("the watch hub", () => {
     const asked = watch({ settings: new Set(["identity", "billing"]) });
     const other = watch();
     await settle();
-    expect(asked.events.slice(1).map(dataOf)).toEqual([
+    expect(asked.events.slice(1).map((event): unknown => dataOf(event))).toEqual([
       { service: "identity", version: 1, values: { A: 1 } },
       { service: "billing", version: 0, values: {} },
     ]);
     await Promise.all([2, 3].map((value) => world.operations.putSettings("identity", { A: value }, undefined, ACTOR)));
     await settle();
-    expect(dataOf(asked.events.at(-1))).toEqual({ service: "identity", version: 3, values: { A: 3 } });
+    expect(dataOf(asked.events.at(-1))).toMatchObject({ service: "identity", version: 3, values: { A: 3 } });
     expect(asked.events.every(({ event, id }) => event !== "settings" || id === undefined)).toBe(true);
     expect(kinds(other.events)).toEqual(["snapshot"]);
   });
