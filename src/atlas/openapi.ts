@@ -76,8 +76,8 @@ function operation(one: Route, components: Json): Json {
 
 /** `GET /v1/services/{service}` → `getServicesService`. */
 function operationId({ method, path }: Route): string {
-  const words = path.split(/[^a-z]+/i).filter((word) => word !== "" && word !== "v1");
-  return method.toLowerCase() + words.map((word) => word[0]?.toUpperCase() + word.slice(1)).join("");
+  const words = path.replace(/^\/v1/, "").match(/[a-z]+/g) ?? [];
+  return method.toLowerCase() + words.map((word) => word.slice(0, 1).toUpperCase() + word.slice(1)).join("");
 }
 
 function parameters(schema: z.ZodType, place: "path" | "query", components: Json): readonly Json[] {
