@@ -2,7 +2,9 @@
 // they run, so that `smartstack --version` does not pay for them: a file named here imports its program inside `run`.
 import { agents, forgetAgent } from "./agents.ts";
 import { audit } from "./audit.ts";
+import { call } from "./call.ts";
 import type { Command } from "./command.ts";
+import { completion } from "./completion.ts";
 import { define } from "./define.ts";
 import { atlas } from "./atlas.ts";
 import { gen } from "./gen.ts";
@@ -22,7 +24,7 @@ export type CommandGroup = { readonly heading: string; readonly commands: readon
 
 export const commandGroups: readonly CommandGroup[] = [
   { heading: "Programs:", commands: [atlas, serve] },
-  { heading: "For developers:", commands: [gen, test] },
+  { heading: "For developers:", commands: [gen, test, call] },
   {
     heading: "For operators:",
     commands: [
@@ -46,7 +48,7 @@ export const commandGroups: readonly CommandGroup[] = [
       releasePort,
     ],
   },
-  { heading: "About this program:", commands: [] },
+  { heading: "About this program:", commands: [completion] },
 ];
 
 export const commands: readonly Command[] = commandGroups.flatMap((group) => group.commands);
