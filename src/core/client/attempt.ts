@@ -60,7 +60,6 @@ async function fly<T>(
       const failure = await runRequestHook(settings.hooks.request, call, turn, headers);
       if (failure !== undefined) return fail(core, turn, startedAt, undefined, failure);
     }
-    state.counters.sent += 1;
     const fresh = needsFreshConnection(call, turn.number, startedAt);
     response = await send(core, call, target.url, method, headers, call.body, flight.signal, fresh);
     if (isRedirect(response.status)) {

@@ -44,6 +44,7 @@ export async function exchange<T>(core: Core, call: Call, answer: Answer<T>): Pr
           : await hedged(core, call, answer, course, now, hedgeMs);
       const { attempt } = result;
       now = attempt.startedAt + attempt.tookMs;
+      if (leftUs(result)) state.counters.sent += 1;
       settleTicket(call, ticket, result, now);
       if (result.ok) {
         attempts.push(attempt);
@@ -60,6 +61,11 @@ export async function exchange<T>(core: Core, call: Call, answer: Answer<T>): Pr
     if (error instanceof SmartClientError) publishCall(call, attempts, core.clock.now(), error);
     throw error;
   }
+}
+
+/** A router that refused, or a hook that threw, kept it here. */
+function leftUs<T>(result: Result<T>): boolean {
+  return result.ok || !(result.failure.routerRefused || result.failure.kind === "hook_failed");
 }
 
 /** After a failed attempt: waits until the next may leave. @returns the time then. @throws SmartClientError when none may */

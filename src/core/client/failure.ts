@@ -46,7 +46,9 @@ export function failureOf(call: Call, stopped: Stop | undefined, error: unknown,
     const what = loss.code === undefined ? `failed: ${describeError(error)}` : `lost the connection (${loss.code})`;
     return { kind: "connection", sent, what, transient: true, code: loss.code, cause: error };
   }
-  const common = { kind: "connect", sent: "no", transient: loss.transient, code: loss.code, cause: error } as const;
+  // the runtime's sentence about it says no more than the code
+  const cause = loss.code === undefined ? error : undefined;
+  const common = { kind: "connect", sent: "no", transient: loss.transient, code: loss.code, cause } as const;
   const { service, via } = call.target;
   if (via === "router" && loss.refused) {
     return {

@@ -62,6 +62,7 @@ function startSecond<T>(core: Core, call: Call, answer: Answer<T>, turn: Turn): 
     return undefined;
   }
   state.counters.hedges += 1;
+  state.counters.sent += 1;
   return start(core, call, answer, { ...turn, hedge: true }, now);
 }
 

@@ -9,6 +9,7 @@ export type { CallOptions, Fetch, SmartClientOptions } from "./options.ts";
 export { contextOf, currentContext, runInContext } from "./context.ts";
 export type { InboundContext } from "./context.ts";
 export type { ServiceStats } from "./stats.ts";
+export type { Hooks, Outgoing, Retrying } from "./hooks.ts";
 export { CHANNELS } from "./events.ts";
 export type { AttemptEvent, CallEvent } from "./events.ts";
 export { mockServices } from "./mock.ts";

@@ -8,7 +8,7 @@ export type Counters = {
   calls: number;
   ok: number;
   failed: number;
-  /** Requests that left, or tried to: calls, retries and hedges. */
+  /** Requests of finished attempts: first ones, retries and hedges; not what the router refused. */
   sent: number;
   retries: number;
   hedges: number;
