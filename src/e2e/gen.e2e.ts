@@ -135,8 +135,8 @@ scenario(
       await Bun.sleep(Math.random() * 15);
       run.signal("SIGKILL");
       await run.exited;
-      await eventually(`nothing of the run killed at ${moment} lives`, () =>
-        expect(processesIn(world.directory)).toEqual([]),
+      await eventually(`nothing of the run killed at ${moment} lives`, async () =>
+        expect(await processesIn(world.directory)).toEqual([]),
       );
       const entries = await left(world);
       expect(entries.filter((name) => name !== "identity" && !name.startsWith(".smartstack-gen-"))).toEqual([]);
@@ -151,10 +151,12 @@ scenario(
   120_000,
 );
 
-/** Processes that run in, or were told of, a directory. */
-function processesIn(directory: string): readonly string[] {
-  const listed = Bun.spawnSync(["ps", "-eo", "pid=,stat=,args="]).stdout.toString().split("\n");
-  return listed.filter((line) => line.includes(directory) && !/^\s*\d+\s+Z/.test(line));
+/** Command lines of processes that were told of a directory. A zombie, which is over, has none. */
+async function processesIn(directory: string): Promise<readonly string[]> {
+  const pids = (await readdir("/proc")).filter((name) => /^\d+$/.test(name));
+  // one that ends meanwhile is none
+  const lines = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")));
+  return lines.filter((line) => line.includes(directory)).map((line) => line.replaceAll("\0", " "));
 }
 
 scenario("an interrupt undoes everything", async (world) => {

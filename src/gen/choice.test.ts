@@ -112,6 +112,15 @@ test("a given port that somebody listens on is a remark: the service will run on
   await held?.release();
 });
 
+test("a port that a project beside it has, too, is a remark", async () => {
+  const port = await freePort();
+  await mkdir(join(directory, "billing"));
+  await writeFile(join(directory, "billing/smartstack.yaml"), `name: billing\nport: ${port}\n`);
+  const choice = await choose({ atlas: atlas(new Map(), port) });
+  expect(choice.note).toBe(`a project beside this one has port ${port}, too`);
+  await choice.release();
+});
+
 test("a project that is there keeps its port", async () => {
   await mkdir(join(directory, "identity"));
   await writeFile(join(directory, "identity/smartstack.yaml"), "name: identity\nport: 5123\n");

@@ -44,14 +44,14 @@ export async function choosePort(request: PortRequest): Promise<PortChoice> {
   const { port, created } = answer.value;
   const origin = created ? `${dryRun ? "free" : "reserved"} in Atlas` : "reserved in Atlas before";
   return {
-    ...(await claim(port, origin)),
+    ...(await claim(port, origin, target)),
     async undo() {
       if (created && !dryRun) await release(atlas, service);
     },
   };
 }
 
-async function chooseGiven(port: number, { service, atlas }: PortRequest): Promise<PortChoice> {
+async function chooseGiven(port: number, { service, atlas, target }: PortRequest): Promise<PortChoice> {
   const known = atlas === undefined ? undefined : await reservations(atlas);
   const owner = known?.kind === "known" ? known.value.find((reservation) => reservation.port === port) : undefined;
   if (owner !== undefined && owner.service !== service)
@@ -60,7 +60,7 @@ async function chooseGiven(port: number, { service, atlas }: PortRequest): Promi
       message: `port ${port} is reserved for ${owner.service} in Atlas`,
       hint: "Leave --port out, and Atlas reserves a free one.",
     });
-  return claim(port, owner === undefined ? "given" : "given, reserved in Atlas");
+  return claim(port, owner === undefined ? "given" : "given, reserved in Atlas", target);
 }
 
 async function chooseHere(target: string, why: string): Promise<PortChoice> {
@@ -68,11 +68,16 @@ async function chooseHere(target: string, why: string): Promise<PortChoice> {
   return { ...plain(held.port, `free here, ${why}`), release: () => held.release() };
 }
 
-/** A port that was decided elsewhere: held while it can be, and a remark when somebody on this machine has it. */
-async function claim(port: number, origin: string): Promise<PortChoice> {
+/** A port that was decided elsewhere: held while it can be, with a remark when something on this machine has it, too. */
+async function claim(port: number, origin: string, target: string): Promise<PortChoice> {
   const held = await holdPort(port);
   if (held === undefined) return { ...plain(port, origin), note: `something on this machine listens on port ${port}` };
-  return { ...plain(port, origin), release: () => held.release() };
+  const named = (await neighbourPorts(target)).has(port);
+  return {
+    ...plain(port, origin),
+    note: named ? `a project beside this one has port ${port}, too` : undefined,
+    release: () => held.release(),
+  };
 }
 
 function plain(port: number, origin: string): PortChoice {

@@ -86,6 +86,7 @@ test("tests that fail leave nothing, and their output is the hint", async () => 
   const fault = await failure(run({}, { test: "console.log('expected 1'); process.exit(1);" }));
   expect(fault.message).toBe("step 2, test: the generated tests failed (status 1)");
   expect(fault.hint).toContain("expected 1");
+  expect(printed.at(-1)).toBe("Nothing was changed.");
   expect(await left()).toEqual([]);
 });
 

@@ -91,6 +91,7 @@ export async function generate(config: GenConfig, deps: GenDeps): Promise<void> 
     await port.release();
     if (!done) await port.undo();
     await staging?.remove();
+    if (!done && staging !== undefined) deps.print("Nothing was changed.");
   }
 }
 
