@@ -9,6 +9,7 @@ import { define } from "./define.ts";
 import { atlas } from "./atlas.ts";
 import { gen } from "./gen.ts";
 import { disable, enable } from "./intent.ts";
+import { print } from "./print.ts";
 import { ports, releasePort, reservePort } from "./ports.ts";
 import { deregister, register } from "./register.ts";
 import { services } from "./services.ts";
@@ -48,7 +49,7 @@ export const commandGroups: readonly CommandGroup[] = [
       releasePort,
     ],
   },
-  { heading: "About this program:", commands: [completion] },
+  { heading: "About this program:", commands: [print, completion] },
 ];
 
 export const commands: readonly Command[] = commandGroups.flatMap((group) => group.commands);
