@@ -53,7 +53,10 @@ export function serve({ host, port }: Address, respond: Respond): Server {
   return {
     url: `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`,
     async stop() {
-      await Promise.race([server.stop(), Bun.sleep(STOP_MS)]);
+      // not awaited: it would also wait for connections that are idle
+      void server.stop();
+      const deadline = performance.now() + STOP_MS;
+      while (server.pendingRequests > 0 && performance.now() < deadline) await Bun.sleep(5);
       await server.stop(true);
     },
   };
