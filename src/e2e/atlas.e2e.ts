@@ -1,6 +1,6 @@
 // Atlas as operators run it: the compiled binary, killed, restarted, started wrongly.
-import { describe, expect } from "bun:test";
-import { mkdir, writeFile } from "node:fs/promises";
+import { describe, expect, test } from "bun:test";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { join } from "node:path";
 import { readSse, type SseEvent } from "../core/lib/sse.ts";
@@ -174,6 +174,21 @@ describe("atlas", () => {
   });
 });
 
+describe("docs/api.md", () => {
+  // the examples are for people with curl; where there is none, they cannot be tried
+  const documented: typeof scenario = Bun.which("curl") === null ? (name) => test.todo(name) : scenario;
+  documented("every example answers what the page says", async (world) => {
+    const atlas = await startAtlas(world);
+    const examples = await readExamples();
+    expect(examples.length).toBeGreaterThan(20);
+    for (const { command, output } of examples) {
+      const shell = command.replaceAll("http://127.0.0.1:7400", atlas.url);
+      const { stdout } = await world.run(["bash", "-c", shell]);
+      expect([command, normal(stdout)]).toEqual([command, normal(output)]);
+    }
+  });
+});
+
 describe("atlas started wrongly", () => {
   const data = (world: World): readonly string[] => ["--data-dir", join(world.directory, "data")];
 
@@ -236,6 +251,32 @@ describe("atlas started wrongly", () => {
     });
   });
 });
+
+type Example = { readonly command: string; readonly output: string };
+
+/** The `$ command` lines of the page's console blocks, each with the lines under it. */
+async function readExamples(): Promise<readonly Example[]> {
+  const page = await readFile(join(import.meta.dir, "../../docs/api.md"), "utf8");
+  return [...page.matchAll(/```console\n(.*?)```/gs)].flatMap(([, block = ""]) =>
+    block
+      .split(/^\$ /m)
+      .slice(1)
+      .map((example) => {
+        const [command = "", ...output] = example.trimEnd().split("\n");
+        return { command, output: output.join("\n") };
+      }),
+  );
+}
+
+/** What differs from run to run, made the same. */
+function normal(output: string): string {
+  return output
+    .trim()
+    .replaceAll(/\b1\d{9}\b/g, "GENERATION")
+    .replaceAll(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "TIME")
+    .replaceAll(/[0-9a-f]{8}-[0-9a-f-]{27}/g, "UUID")
+    .replaceAll(/"version":"\d+\.\d+\.\d+"/g, '"version":"VERSION"');
+}
 
 /** Asks for a stream and reads its head alone. */
 function stall(port: number, path: string): Promise<Socket> {
