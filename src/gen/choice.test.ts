@@ -93,6 +93,12 @@ test("an Atlas that refuses is a remark, and the port is a free one of this mach
   await choice.release();
 });
 
+test("an Atlas that goes away over the reservation is a failure: it may have reserved", async () => {
+  const client = atlas(new Map(), 5000);
+  await server?.stop(true);
+  expect(choose({ atlas: client })).rejects.toMatchObject({ code: "unreachable" });
+});
+
 test("--port is taken as it is, unless Atlas gave that port to another service", async () => {
   const port = await freePort();
   const client = atlas(new Map([["billing", port]]), 5000);
@@ -133,9 +139,9 @@ test("whether Atlas knows a name: yes, no, or why it cannot say", async () => {
   expect(await isRegistered(client, "known")).toEqual({ kind: "known", value: true });
   expect(await isRegistered(client, "new")).toEqual({ kind: "known", value: false });
   const page = atlas(new Map(), 5000, () => new Response("<h1>not Atlas</h1>", { status: 404 }));
-  expect(await isRegistered(page, "new")).toMatchObject({ kind: "unknown", away: false });
+  expect(await isRegistered(page, "new")).toMatchObject({ kind: "unknown", reason: "refused" });
   const nobody = createAtlasClient({ urls: [`http://127.0.0.1:${await freePort()}`] });
   const start = performance.now();
-  expect(await isRegistered(nobody, "new")).toMatchObject({ kind: "unknown", away: true });
+  expect(await isRegistered(nobody, "new")).toMatchObject({ kind: "unknown", reason: "away" });
   expect(performance.now() - start).toBeLessThan(100);
 });

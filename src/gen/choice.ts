@@ -31,7 +31,7 @@ export type PortChoice = {
 /**
  * In this order: what `--port` says, what the project in `target` already has, Atlas's reservation, the lowest port that is
  * free as far as this machine knows.
- * @throws Fault `taken` when `--port` names a port that Atlas reserved for another service; Fault `no_port` when none is free
+ * @throws Fault `unreachable` when Atlas fell silent over the reservation; Fault `taken` when `--port` names a port that Atlas reserved for another service; Fault `no_port` when none is free
  */
 export async function choosePort(request: PortRequest): Promise<PortChoice> {
   const { given, target, service, atlas, dryRun } = request;
@@ -40,7 +40,12 @@ export async function choosePort(request: PortRequest): Promise<PortChoice> {
   if (own !== undefined) return plain(own, "as before");
   if (atlas === undefined) return chooseHere(target, "no Atlas");
   const answer = dryRun ? await foresee(atlas, service) : await reserve(atlas, service);
-  if (answer.kind === "unknown") return { ...(await chooseHere(target, "not from Atlas")), note: answer.why };
+  if (answer.kind === "unknown") {
+    // it was there a moment ago, and perhaps it did reserve: a port of our own choice could be somebody else's by now
+    if (answer.reason !== "refused" && !dryRun)
+      throw new Fault({ code: "unreachable", message: answer.why, hint: "Try again, or choose a port with --port." });
+    return { ...(await chooseHere(target, "not from Atlas")), note: answer.why };
+  }
   const { port, created } = answer.value;
   const origin = created ? `${dryRun ? "free" : "reserved"} in Atlas` : "reserved in Atlas before";
   return {

@@ -50,8 +50,8 @@ export type GenDeps = {
 
 /**
  * Generates a service. Resolves when it is in place, or when a dry run is printed.
- * @throws Fault `usage` for a bad name or template; `exists`, `taken`, `unwritable`, `no_port`, `tests_failed`, `boot_failed`,
- * `step_failed` otherwise; then nothing was left behind
+ * @throws Fault `usage` for a bad name or template; `exists`, `taken`, `unreachable`, `unwritable`, `no_port`, `tests_failed`,
+ * `boot_failed`, `step_failed` otherwise; then nothing was left behind
  */
 export async function generate(config: GenConfig, deps: GenDeps): Promise<void> {
   const start = deps.clock.now();
@@ -161,7 +161,7 @@ async function consult(
 ): Promise<{ readonly atlas: AtlasClient | undefined; readonly notes: readonly string[] }> {
   const answer = await isRegistered(atlas, config.name);
   if (answer.kind === "unknown")
-    return { atlas: undefined, notes: answer.away && !config.expectAtlas ? [] : [answer.why] };
+    return { atlas: undefined, notes: answer.reason === "away" && !config.expectAtlas ? [] : [answer.why] };
   if (!answer.value) return { atlas, notes: [] };
   if (config.force || config.dryRun) return { atlas, notes: [`Atlas knows a service ${config.name} already`] };
   throw new Fault({

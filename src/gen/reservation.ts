@@ -5,40 +5,37 @@ import { readAnswer } from "../core/api/exchange.ts";
 import { errorCode, Fault } from "../core/lib/errors.ts";
 import { port } from "../core/model/names.ts";
 
-/** For each question, in ms. A generator must not hang on a registry it can do without. */
-const PATIENCE = 1_000;
+/** How long a question may take, in ms: one that finds out whether Atlas is there, and one to an Atlas that is. */
+const PATIENCE = { first: 2_000, later: 10_000 };
 
 const reservationSchema = z.object({ service: z.string(), port });
 export type Reservation = z.output<typeof reservationSchema>;
 
-/** What Atlas knows, or why it could not say; `away` when it does not answer at all. */
+/** What Atlas knows, or why it could not say: nobody is there, it refused (no token, degraded), it took too long. */
 export type Answer<T> =
   | { readonly kind: "known"; readonly value: T }
-  | { readonly kind: "unknown"; readonly away: boolean; readonly why: string };
+  | { readonly kind: "unknown"; readonly reason: "away" | "refused" | "silent"; readonly why: string };
 
-/**
- * Asks Atlas one thing. An Atlas that is away, or refuses (no token, degraded), is no reason to generate nothing: then the
- * answer is `unknown`, with the reason.
- */
-async function ask<T>(question: () => Promise<T>): Promise<Answer<T>> {
+async function ask<T>(patienceMs: number, question: (signal: AbortSignal) => Promise<T>): Promise<Answer<T>> {
+  const signal = AbortSignal.timeout(patienceMs);
   try {
-    return { kind: "known", value: await question() };
+    return { kind: "known", value: await question(signal) };
   } catch (error) {
-    const away = error instanceof DOMException && error.name === "TimeoutError";
-    if (away) return { kind: "unknown", away, why: `Atlas did not answer within ${PATIENCE} ms` };
+    if (signal.aborted)
+      return { kind: "unknown", reason: "silent", why: `Atlas did not answer within ${patienceMs / 1_000} s` };
     if (error instanceof AtlasProblem || (error instanceof Fault && error.code === "bad_answer"))
-      return { kind: "unknown", away: false, why: error.message };
+      return { kind: "unknown", reason: "refused", why: error.message };
     if (error instanceof Fault && error.code === "unreachable")
-      return { kind: "unknown", away: true, why: error.message };
+      return { kind: "unknown", reason: "away", why: error.message };
     throw error;
   }
 }
 
 /** Whether a service of that name is registered. */
 export function isRegistered(atlas: AtlasClient, service: string): Promise<Answer<boolean>> {
-  return ask(async () => {
+  return ask(PATIENCE.first, async (signal) => {
     try {
-      await atlas.request(`/v1/services/${service}`, { schema: z.unknown(), timeoutMs: PATIENCE });
+      await atlas.request(`/v1/services/${service}`, { schema: z.unknown(), signal });
       return true;
     } catch (error) {
       if (errorCode(error) === "not_found") return false;
@@ -49,7 +46,7 @@ export function isRegistered(atlas: AtlasClient, service: string): Promise<Answe
 
 /** Every reservation of the realm. */
 export function reservations(atlas: AtlasClient): Promise<Answer<readonly Reservation[]>> {
-  return ask(() => atlas.request("/v1/ports", { schema: z.array(reservationSchema), timeoutMs: PATIENCE }));
+  return ask(PATIENCE.later, (signal) => atlas.request("/v1/ports", { schema: z.array(reservationSchema), signal }));
 }
 
 /** Reserves the service's port; `created` is false when the service had it already. */
@@ -57,12 +54,12 @@ export function reserve(
   atlas: AtlasClient,
   service: string,
 ): Promise<Answer<{ readonly port: number; readonly created: boolean }>> {
-  return ask(async () => {
+  return ask(PATIENCE.later, async (signal) => {
     const response = await atlas.fetch("/v1/ports", {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ service }),
-      signal: AbortSignal.timeout(PATIENCE),
+      signal,
     });
     const answer = await readAnswer(
       response,
@@ -76,7 +73,7 @@ export function reserve(
 
 /** Gives the port back. */
 export function release(atlas: AtlasClient, service: string): Promise<Answer<unknown>> {
-  return ask(() =>
-    atlas.request(`/v1/ports/${service}`, { method: "DELETE", schema: z.unknown(), timeoutMs: PATIENCE }),
+  return ask(PATIENCE.later, (signal) =>
+    atlas.request(`/v1/ports/${service}`, { method: "DELETE", schema: z.unknown(), signal }),
   );
 }
