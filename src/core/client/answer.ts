@@ -4,32 +4,25 @@ import { handOver, type Handover } from "./handover.ts";
 import { BodyProblem, readBytes, readText } from "./reading.ts";
 import { type Schema, validate } from "./schema.ts";
 
-export type Answer<T> = {
-  /** The `Accept` header when the caller gives none. */
-  readonly accept?: string;
-  readonly handsOver: boolean;
-  /** @throws BodyProblem, or what the runtime throws when the body is cut off */
-  read(response: Response, handover: Handover): Promise<T>;
-};
+export type Answer<T> =
+  | {
+      readonly handsOver: false;
+      /** The `Accept` header when the caller gives none. */
+      readonly accept?: string;
+      /** @throws BodyProblem, or what the runtime throws when the body is cut off */
+      read(response: Response, limit: number): Promise<T>;
+    }
+  | { readonly handsOver: true; readonly accept?: undefined; take(response: Response, handover: Handover): T };
 
-export const TEXT: Answer<string> = {
-  handsOver: false,
-  read: (response, { limit }) => readText(response, limit),
-};
+export const TEXT: Answer<string> = { handsOver: false, read: readText };
 
-export const BYTES: Answer<Uint8Array<ArrayBuffer>> = {
-  handsOver: false,
-  read: (response, { limit }) => readBytes(response, limit),
-};
+export const BYTES: Answer<Uint8Array<ArrayBuffer>> = { handsOver: false, read: readBytes };
 
-export const RESPONSE: Answer<Response> = {
-  handsOver: true,
-  read: (response, handover) => Promise.resolve(handOver(response, handover)),
-};
+export const RESPONSE: Answer<Response> = { handsOver: true, take: handOver };
 
 export const STREAM: Answer<ReadableStream<Uint8Array<ArrayBuffer>>> = {
   handsOver: true,
-  read: async (response, handover) => handOver(response, handover).body ?? new Blob([]).stream(),
+  take: (response, handover) => handOver(response, handover).body ?? new Blob([]).stream(),
 };
 
 /** JSON; with a schema, checked and made into what the schema says. */
@@ -37,29 +30,27 @@ export function json<T>(schema: Schema<T> | undefined): Answer<T> {
   return {
     accept: "application/json",
     handsOver: false,
-    async read(response, { limit }) {
-      return parse(await readText(response, limit), response.headers.get("content-type"), schema);
-    },
+    read: (response, limit) => readText(response, limit).then((text) => parse(text, response, schema)),
   };
 }
 
 /** @throws BodyProblem `bad_answer` */
-export async function parse<T>(text: string, type: string | null, schema: Schema<T> | undefined): Promise<T> {
-  const value = parseJson(text, type);
-  if (schema === undefined) return value as T;
+export function parse<T>(text: string, response: Response, schema: Schema<T> | undefined): T | Promise<T> {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (error) {
+    const type = response.headers.get("content-type") ?? "something";
+    const what = text === "" ? "nothing where JSON was expected" : `${type} that is not JSON: ${excerpt(text)}`;
+    throw new BodyProblem("bad_answer", what, error);
+  }
+  return schema === undefined ? (value as T) : check(value, schema);
+}
+
+async function check<T>(value: unknown, schema: Schema<T>): Promise<T> {
   const checked = await validate(schema, value);
   if (!checked.ok) throw new BodyProblem("bad_answer", `JSON that is not as expected: ${checked.issues}`);
   return checked.value;
-}
-
-function parseJson(text: string, type: string | null): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    const what =
-      text === "" ? "nothing where JSON was expected" : `${type ?? "something"} that is not JSON: ${excerpt(text)}`;
-    throw new BodyProblem("bad_answer", what, error);
-  }
 }
 
 function excerpt(text: string): string {

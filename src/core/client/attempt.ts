@@ -32,13 +32,9 @@ export type Started<T> = {
 /** Takes off at `now`. The caller holds a place in the service's bulkhead, which is given back when the flight ends. */
 export function start<T>(core: Core, call: Call, answer: Answer<T>, turn: Turn, now: number): Started<T> {
   const limitMs = Math.min(call.deadlineAt - now, call.settings.attemptTimeout);
-  const flight = new Flight({
-    alarms: core.alarms,
-    at: now + limitMs,
-    onTime: now + limitMs >= call.deadlineAt ? "call_timeout" : "attempt_timeout",
-    signal: call.signal,
-    onEnd: call.state.compartment.leave,
-  });
+  const at = now + limitMs;
+  const onTime = at >= call.deadlineAt ? "call_timeout" : "attempt_timeout";
+  const flight = new Flight(core.alarms, at, onTime, call.signal, call.state.compartment.leave);
   return { flight, result: fly(core, call, answer, turn, flight, limitMs, now) };
 }
 
@@ -71,12 +67,13 @@ async function fly<T>(
       const failure = statusFailure(call, response, await readErrorBody(response), core.clock.now());
       return fail(core, turn, startedAt, response, failure);
     }
-    handedOver = answer.handsOver;
-    const value = await answer.read(response, {
-      flight,
-      limit: settings.maxResponseBytes,
-      translate: (error) => errorOf(call, failureOf(call, flight.stopped, error, true), []),
-    });
+    const limit = settings.maxResponseBytes;
+    let value: T;
+    if (answer.handsOver) {
+      const translate = (error: unknown): unknown => errorOf(call, failureOf(call, flight.stopped, error, true), []);
+      handedOver = true;
+      value = answer.take(response, { flight, limit, translate });
+    } else value = await answer.read(response, limit);
     return { ok: true, attempt: record(core, turn, startedAt, response, undefined), value };
   } catch (error) {
     const failure = failureOf(call, flight.stopped, error, response !== undefined);

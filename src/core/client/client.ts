@@ -46,9 +46,11 @@ export function createSmartClient(options: SmartClientOptions = {}, parts: Clien
 
 function clientOf(core: Core, settings: Settings, prefix: string | undefined): SmartClient {
   const call = (method: string | undefined, input: Input, options: CallOptions | undefined): SmartRequest =>
-    new SmartRequest(async (answer) => {
+    new SmartRequest((answer) => {
       const prepared = prepare(core, settings, prefix, method, input, options);
-      return exchange(core, prepared instanceof Promise ? await prepared : prepared, answer);
+      return prepared instanceof Promise
+        ? prepared.then((ready) => exchange(core, ready, answer))
+        : exchange(core, prepared, answer);
     });
   function stats(service: string): ServiceStats;
   function stats(): readonly ServiceStats[];

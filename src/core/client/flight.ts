@@ -3,18 +3,6 @@ import type { Alarm, Alarms } from "./alarms.ts";
 /** Why a request under way was stopped. */
 export type Stop = "attempt_timeout" | "call_timeout" | "aborted" | "hedge_lost";
 
-export type FlightInit = {
-  readonly alarms: Alarms;
-  /** When it must be over, in ms since the epoch; Infinity for never. */
-  readonly at: number;
-  /** What it means when that time comes. */
-  readonly onTime: "attempt_timeout" | "call_timeout";
-  /** The caller's own signal. */
-  readonly signal: AbortSignal | undefined;
-  /** Called once, when it is over. */
-  readonly onEnd: () => void;
-};
-
 /**
  * One request under way: the signal that closes its socket, and everything that may pull it. `end` lets go of the alarm
  * and of the caller's signal, which may live for ever and must not collect listeners.
@@ -23,18 +11,30 @@ export class Flight implements Alarm {
   /** Why it was stopped; undefined while it flies, and when it ended by itself. */
   stopped: Stop | undefined;
   readonly at: number;
-  readonly #init: FlightInit;
+  readonly #alarms: Alarms;
+  readonly #onTime: Stop;
+  readonly #caller: AbortSignal | undefined;
+  readonly #onEnd: () => void;
   readonly #controller = new AbortController();
   readonly #onAbort: (() => void) | undefined;
   #ended = false;
 
-  constructor(init: FlightInit) {
-    this.#init = init;
-    this.at = init.at;
-    init.alarms.add(this);
-    if (init.signal === undefined) return;
+  /**
+   * @param at when it must be over, in ms since the epoch; Infinity for never
+   * @param onTime what it means when that time comes
+   * @param caller the caller's own signal
+   * @param onEnd called once, when it is over
+   */
+  constructor(alarms: Alarms, at: number, onTime: Stop, caller: AbortSignal | undefined, onEnd: () => void) {
+    this.at = at;
+    this.#alarms = alarms;
+    this.#onTime = onTime;
+    this.#caller = caller;
+    this.#onEnd = onEnd;
+    alarms.add(this);
+    if (caller === undefined) return;
     this.#onAbort = () => this.stop("aborted");
-    init.signal.addEventListener("abort", this.#onAbort, { once: true });
+    caller.addEventListener("abort", this.#onAbort, { once: true });
   }
 
   get signal(): AbortSignal {
@@ -42,7 +42,7 @@ export class Flight implements Alarm {
   }
 
   ring(): void {
-    this.stop(this.#init.onTime);
+    this.stop(this.#onTime);
   }
 
   /** Closes the socket. Does nothing when it is over. */
@@ -57,8 +57,8 @@ export class Flight implements Alarm {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#init.alarms.remove(this);
-    if (this.#onAbort !== undefined) this.#init.signal?.removeEventListener("abort", this.#onAbort);
-    this.#init.onEnd();
+    this.#alarms.remove(this);
+    if (this.#onAbort !== undefined) this.#caller?.removeEventListener("abort", this.#onAbort);
+    this.#onEnd();
   }
 }

@@ -33,22 +33,25 @@ const handedOver: object = Object.create(
   Response.prototype,
   Object.getOwnPropertyDescriptors({
     text(this: Response): Promise<string> {
-      return consume(this, ({ limit }) => readText(this, limit));
+      const { limit } = handoverOf(this);
+      return finish(this, readText(this, limit));
     },
-    async json(this: Response): Promise<unknown> {
-      return JSON.parse(await this.text());
+    json(this: Response): Promise<unknown> {
+      return this.text().then((text): unknown => JSON.parse(text));
     },
     bytes(this: Response): Promise<Bytes> {
-      return consume(this, ({ limit }) => readBytes(this, limit));
+      const { limit } = handoverOf(this);
+      return finish(this, readBytes(this, limit));
     },
-    async arrayBuffer(this: Response): Promise<ArrayBuffer> {
-      return (await consume(this, ({ limit }) => readBytes(this, limit))).buffer;
+    arrayBuffer(this: Response): Promise<ArrayBuffer> {
+      const { limit } = handoverOf(this);
+      return finish(this, readBytes(this, limit)).then(({ buffer }) => buffer);
     },
     blob(this: Response): Promise<Blob> {
-      return consume(this, () => Response.prototype.blob.call(this));
+      return finish(this, Response.prototype.blob.call(this));
     },
     formData(this: Response): ReturnType<Response["formData"]> {
-      return consume(this, () => Response.prototype.formData.call(this));
+      return finish(this, Response.prototype.formData.call(this));
     },
   }),
 );
@@ -56,26 +59,31 @@ const handedOver: object = Object.create(
 Object.defineProperty(handedOver, "body", {
   get(this: Response) {
     const native = nativeBody(this);
-    const handover = handovers.get(this);
-    if (native === null || handover === undefined) return native;
+    if (native === null) return native;
     let stream = streams.get(this);
     if (stream === undefined) {
-      stream = watched(native, handover);
+      stream = watched(native, handoverOf(this));
       streams.set(this, stream);
     }
     return stream;
   },
 });
 
-async function consume<T>(response: Response, read: (handover: Handover) => Promise<T>): Promise<T> {
+function handoverOf(response: Response): Handover {
   const handover = handovers.get(response);
   if (handover === undefined) throw new TypeError("not a response of the smart client");
+  return handover;
+}
+
+/** The body was read, or could not be: either way the flight is over. */
+async function finish<T>(response: Response, reading: Promise<T>): Promise<T> {
+  const { flight, translate } = handoverOf(response);
   try {
-    return await read(handover);
+    return await reading;
   } catch (error) {
-    throw handover.translate(error);
+    throw translate(error);
   } finally {
-    handover.flight.end();
+    flight.end();
   }
 }
 

@@ -16,6 +16,7 @@ export type SafeResponse =
 /** A promise of a body. `.safe()` gives `{ok: true, value}` or `{ok: false, error}` instead of throwing. */
 export type Reply<T> = Promise<T> & { safe(): Promise<Safe<T>> };
 
+/** Sends the call. Throws at once when the call makes no sense. */
 type Exchange = <T>(answer: Answer<T>) => Promise<T>;
 
 /**
@@ -53,11 +54,7 @@ export class SmartRequest implements PromiseLike<Response> {
 
   /** The body as JSON; with a Standard Schema (zod, valibot …) checked, and of its type. */
   json<T = unknown>(schema?: Schema<T>): Reply<T> {
-    return reply(
-      this.#read(json(schema), async (response) =>
-        parse(await response.text(), response.headers.get("content-type"), schema),
-      ),
-    );
+    return reply(this.#read(json(schema), async (response) => parse(await response.text(), response, schema)));
   }
 
   text(): Reply<string> {
@@ -81,14 +78,22 @@ export class SmartRequest implements PromiseLike<Response> {
 
   #asResponse(): Promise<Response> {
     this.#begun = true;
-    this.#response ??= this.#exchange(RESPONSE);
+    this.#response ??= this.#send(RESPONSE);
     return this.#response;
+  }
+
+  #send<T>(answer: Answer<T>): Promise<T> {
+    try {
+      return this.#exchange(answer);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   #read<T>(answer: Answer<T>, later: (response: Response) => Promise<T>): Promise<T> {
     if (this.#response !== undefined) return this.#response.then(later);
     this.#begun = true;
-    return this.#exchange(answer);
+    return this.#send(answer);
   }
 }
 
