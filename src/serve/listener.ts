@@ -51,12 +51,7 @@ function open(address: string, port: number, answer: Answer): Server<undefined> 
       // the service's own limit answers with a problem, Bun's with an empty 413
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       development: false,
-      fetch(request, server) {
-        const response = answer(request, server);
-        return response instanceof Promise
-          ? response.then((ready) => untimed(ready, request, server))
-          : untimed(response, request, server);
-      },
+      fetch: answer,
     });
   } catch (error) {
     if (errorCode(error) === "EADDRINUSE") {
@@ -73,10 +68,4 @@ function open(address: string, port: number, answer: Answer): Server<undefined> 
       cause: error,
     });
   }
-}
-
-/** A stream of events may be quiet as long as it likes. */
-function untimed(response: Response, request: Request, server: Server<undefined>): Response {
-  if (response.headers.get("content-type")?.startsWith("text/event-stream")) server.timeout(request, 0);
-  return response;
 }

@@ -16,7 +16,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import type { Clock } from "../core/lib/clock.ts";
 import { errorCode } from "../core/lib/errors.ts";
-import { descriptorTarget, type SinkTarget } from "./line-sink.ts";
+import { descriptorTarget, type OutputTarget } from "./line-sink.ts";
 
 export type LogFileOptions = {
   readonly path: string;
@@ -29,7 +29,7 @@ export type LogFileOptions = {
 /** A lock older than this was left by a process that died. */
 const STALE_LOCK_MS = 10_000;
 
-export class LogFile implements SinkTarget {
+export class LogFile implements OutputTarget {
   readonly path: string;
   readonly #maxBytes: number;
   readonly #keep: number;

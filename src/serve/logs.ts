@@ -7,7 +7,7 @@ import { describeError, Fault } from "../core/lib/errors.ts";
 import { createLogger, type Logger } from "../core/lib/logger.ts";
 import type { Answered } from "../core/service/application.ts";
 import { pathOf } from "../core/service/exchange.ts";
-import { descriptorTarget, LineSink } from "./line-sink.ts";
+import { descriptorTarget, LineSink, LogOutput, type OutputTarget } from "./line-sink.ts";
 import { LogFile, type LogFileOptions } from "./log-file.ts";
 
 export type LogsConfig = {
@@ -47,38 +47,41 @@ export function openLogs(service: string, config: LogsConfig, clock: Clock): Ser
     toldAt = clock.now();
     process.stderr.write(`smartstack: log lines of ${service} are lost: ${describeError(error)}\n`);
   };
-  const stdout = new LineSink(descriptorTarget(1), clock, onError);
-  const errors = new LineSink(errorFile, clock, onError);
-  const accesses = accessFile && new LineSink(accessFile, clock, onError);
-  const sinks = [stdout, errors, ...(accesses === undefined ? [] : [accesses])];
+  const output = (target: OutputTarget): LogOutput => new LogOutput(target, onError);
+  const stdout = output(descriptorTarget(1));
+  const errorOutput = output(errorFile);
+  const accessOutput = accessFile && output(accessFile);
 
+  // people get another text than files; machines get the same
   const people = config.format === "pretty" || (config.format === "auto" && process.stdout.isTTY);
-  const forPeople = people
-    ? pretty.prettyFactory({
-        ignore: "pid,hostname,name",
-        translateTime: "HH:MM:ss.l",
-        singleLine: true,
-        colorize: process.stdout.isTTY,
-      })
-    : undefined;
+  const forPeople = people ? new LineSink([stdout], clock) : undefined;
+  const errors = new LineSink(people ? [errorOutput] : [errorOutput, stdout], clock);
+  const accesses = accessOutput && new LineSink(people ? [accessOutput] : [accessOutput, stdout], clock);
+  const sinks = [errors, accesses, forPeople].filter((sink) => sink !== undefined);
+
+  const format = pretty.prettyFactory({
+    ignore: "pid,hostname,name",
+    translateTime: "HH:MM:ss.l",
+    singleLine: true,
+    colorize: process.stdout.isTTY,
+  });
   const logger = createLogger({
     name: service,
     level: config.level,
     destination: {
       write(line) {
-        stdout.write(forPeople === undefined ? line : forPeople(line));
         errors.write(line);
+        forPeople?.write(format(line));
       },
     },
   });
+  const line = accessLine(service);
   const onAnswer =
-    accesses === undefined
-      ? undefined
-      : (answered: Answered): void => {
-          const line = accessLine(service, answered);
-          stdout.write(forPeople === undefined ? line : accessLineForPeople(answered));
-          accesses.write(line);
-        };
+    accesses &&
+    ((answered: Answered): void => {
+      accesses.write(line(answered));
+      forPeople?.write(accessLineForPeople(answered));
+    });
   const flush = async (): Promise<void> => {
     await Promise.all(sinks.map((sink) => sink.flush()));
   };
@@ -86,8 +89,8 @@ export function openLogs(service: string, config: LogsConfig, clock: Clock): Ser
     logger,
     onAnswer,
     async reopen() {
-      await errors.between(() => errorFile.reopen());
-      await accesses?.between(() => accessFile?.reopen());
+      await errorOutput.between(() => errorFile.reopen());
+      await accessOutput?.between(() => accessFile?.reopen());
     },
     flush,
     flushSync() {
@@ -95,8 +98,8 @@ export function openLogs(service: string, config: LogsConfig, clock: Clock): Ser
     },
     async close() {
       await flush();
-      await errors.between(() => errorFile.close());
-      await accesses?.between(() => accessFile?.close());
+      await errorOutput.between(() => errorFile.close());
+      await accessOutput?.between(() => accessFile?.close());
     },
   };
 }
@@ -119,12 +122,26 @@ function openFile(path: string, config: LogsConfig, clock: Clock): LogFile {
   }
 }
 
-/** Paths without their query: it may hold what no log should. Put together by hand: it happens for every request. */
-function accessLine(service: string, { exchange, status, tookMs }: Answered): string {
-  const { request, requestId, traceparent, route, arrivedAt } = exchange;
-  const userAgent = request.headers.get("user-agent") ?? "";
-  const from = request.headers.get("x-forwarded-for") ?? "";
-  return `{"time":${arrivedAt},"service":"${service}","method":${quote(request.method)},"path":${quote(pathOf(request.url))},"route":${quote(route)},"status":${status},"ms":${tookMs.toFixed(2)},"requestId":"${requestId}","traceId":"${traceparent.slice(3, 35)}"${from === "" ? "" : `,"from":${quote(from)}`}${userAgent === "" ? "" : `,"userAgent":${quote(userAgent)}`}}\n`;
+/**
+ * The line of an answered request. Paths without their query: it may hold what no log should. Put together by hand, and what
+ * repeats is kept, since this happens for every request.
+ */
+function accessLine(service: string): (answered: Answered) => string {
+  const repeated = new Map<string, string>();
+  return ({ exchange, status, tookMs }) => {
+    const { request, requestId, traceId, route, arrivedAt } = exchange;
+    const { method, url, headers } = request;
+    let middle = repeated.get(method + route);
+    if (middle === undefined) {
+      middle = `,"service":${quote(service)},"method":${quote(method)},"route":${quote(route)},"path":`;
+      // methods are the caller's to invent: the map must not grow with them
+      if (repeated.size < 1_000) repeated.set(method + route, middle);
+    }
+    const trace = traceId === undefined ? "" : `,"traceId":"${traceId}"`;
+    const agent = headers.get("user-agent");
+    const userAgent = agent === null ? "" : `,"userAgent":${quote(agent)}`;
+    return `{"time":${arrivedAt}${middle}${quote(pathOf(url))},"status":${status},"ms":${Math.round(tookMs * 100) / 100},"requestId":"${requestId}"${trace}${userAgent}}\n`;
+  };
 }
 
 const quote = (text: string): string => JSON.stringify(text);

@@ -26,6 +26,9 @@ import {
 } from "./route.ts";
 import type { SmartService } from "./smart-service.ts";
 
+/** What is used of Bun's server. */
+export type ServerLike = { timeout(request: Request, seconds: number): void };
+
 /** One answered request, for the access log. */
 export type Answered = { readonly exchange: Exchange; readonly status: number; readonly tookMs: number };
 
@@ -71,7 +74,7 @@ export class Application {
       service,
       routes: this.routes,
       health: this.health,
-      registry: this.#metrics.registry,
+      metrics: () => this.#metrics.response(),
       provenance: options.resolved.provenance,
       notReady: () => this.notReady(),
     });
@@ -99,8 +102,8 @@ export class Application {
     return this.phase === "serving" ? this.health.failing() : [this.phase === "starting" ? "starting" : "draining"];
   }
 
-  /** Answers one request. Never throws. @param server Bun's server, for handlers that want it */
-  fetch(given: Request, server?: unknown): Response | Promise<Response> {
+  /** Answers one request. Never throws. @param server Bun's server, when there is one */
+  fetch(given: Request, server?: ServerLike): Response | Promise<Response> {
     // HTTP/1.0 without Host, as some health checks speak: Bun then gives the path alone
     const request = given.url.startsWith("/") ? new Request(`http://localhost${given.url}`, given) : given;
     const operation = this.#operations.get(pathOf(request.url));
@@ -109,9 +112,13 @@ export class Application {
     if (this.#gate.tryEnter()) return this.#handle(exchange, server);
     const patienceMs = exchange.deadlineAt - exchange.arrivedAt;
     return this.#gate.enter(patienceMs).then((admitted) => {
-      if (admitted) return this.#handle(exchange, server);
-      this.#metrics.refused("overloaded");
-      return this.#finish(exchange, this.#thrown(exchange, overloaded()));
+      if (!admitted) {
+        this.#metrics.refused("overloaded");
+        return this.#finish(exchange, this.#thrown(exchange, overloaded()));
+      }
+      if (exchange.deadlineAt > this.#options.clock.now()) return this.#handle(exchange, server);
+      this.#metrics.refused("timed_out");
+      return this.#leave(exchange, this.#thrown(exchange, timedOut()));
     });
   }
 
@@ -130,11 +137,7 @@ export class Application {
   }
 
   /** The request has its place inside; whatever happens, it leaves once. */
-  #handle(exchange: Exchange, server: unknown): Response | Promise<Response> {
-    if (exchange.deadlineAt <= this.#options.clock.now()) {
-      this.#metrics.refused("timed_out");
-      return this.#leave(exchange, this.#thrown(exchange, timedOut()));
-    }
+  #handle(exchange: Exchange, server: ServerLike | undefined): Response | Promise<Response> {
     let answer: Response | Promise<Response>;
     try {
       answer = runInContext(exchange, () => this.#route(exchange, server));
@@ -144,7 +147,7 @@ export class Application {
     return answer instanceof Promise ? this.#await(exchange, answer) : this.#leave(exchange, answer);
   }
 
-  #route(exchange: Exchange, server: unknown): Response | Promise<Response> {
+  #route(exchange: Exchange, server: ServerLike | undefined): Response | Promise<Response> {
     let { request } = exchange;
     if (request.method !== "GET" && request.method !== "HEAD") {
       checkDeclaredLength(request.headers, this.service.maxBodyBytes);
@@ -185,19 +188,15 @@ export class Application {
   #finish(exchange: Exchange, response: Response): Response {
     const tookMs = performance.now() - exchange.startedAt;
     this.answeredAt = exchange.arrivedAt + tookMs;
-    this.#metrics.observe(exchange.request.method, exchange.route, response.status, tookMs / 1_000);
+    this.#metrics.requests.observe(exchange.request.method, exchange.route, response.status, tookMs / 1_000);
     this.#options.onAnswer?.({ exchange, status: response.status, tookMs });
-    const headers = this.phase === "closing" ? { ...CLOSE, "x-request-id": exchange.requestId } : undefined;
-    if (headers === undefined && response.headers.has("x-request-id")) return response;
-    return withHeaders(response, headers ?? { "x-request-id": exchange.requestId });
+    return this.phase === "closing" ? withHeader(response, "connection", "close") : response;
   }
 
   #thrown(exchange: Exchange, error: unknown): Response {
     return thrownResponse(error, exchange.requestId, (bug) => logBug(this.#options.logger, exchange, bug));
   }
 }
-
-const CLOSE = { connection: "close" };
 
 function overloaded(): Error {
   return unavailable("the service has more requests than it can take", 1, { code: "overloaded" });
@@ -208,19 +207,19 @@ function timedOut(): Error {
 }
 
 function logBug(logger: Logger, exchange: Exchange, error: unknown): void {
-  const { requestId, route } = exchange;
-  logger.error({ err: error, requestId, traceId: exchange.traceparent.slice(3, 35), route }, "request failed");
+  const { requestId, traceId, route } = exchange;
+  logger.error({ err: error, requestId, traceId, route }, "request failed");
 }
 
-/** Responses that a fetch brought, or a redirect, have headers that cannot be set. */
-function withHeaders(response: Response, headers: Readonly<Record<string, string>>): Response {
+/** A response that a fetch brought, or a redirect, has headers that cannot be set. */
+function withHeader(response: Response, name: string, value: string): Response {
   try {
-    for (const [name, value] of Object.entries(headers)) response.headers.set(name, value);
+    response.headers.set(name, value);
     return response;
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
     const copy = new Response(response.body, response);
-    for (const [name, value] of Object.entries(headers)) copy.headers.set(name, value);
+    copy.headers.set(name, value);
     return copy;
   }
 }
@@ -337,7 +336,8 @@ class RequestContext implements Context {
     return this.#options.resolved.config;
   }
   get logger(): Logger {
-    return this.#options.logger.child({ requestId: this.requestId, traceId: this.#exchange.traceparent.slice(3, 35) });
+    const { requestId, traceparent } = this.#exchange;
+    return this.#options.logger.child({ requestId, traceId: traceparent.slice(3, 35) });
   }
   get api(): SmartClient {
     return this.#options.api;

@@ -207,10 +207,12 @@ function schemaOfLiteral(value: unknown): z.ZodType | undefined {
 
 function schemaOfStructure(value: object): z.ZodType | undefined {
   if (Array.isArray(value)) {
-    const items = value.map(schemaOfLiteral).filter((schema) => schema !== undefined);
-    if (items.length < value.length) return undefined;
-    const [first, second] = items;
-    return z.array(first === undefined ? z.json() : second === undefined ? first : z.union([first, ...items.slice(1)]));
+    // one schema for each kind of item: a union's message would not say what was expected
+    const kinds = new Map(value.map((item: unknown) => [typeof item, schemaOfLiteral(item)]));
+    const schemas = [...kinds.values()].filter((schema) => schema !== undefined);
+    if (schemas.length < kinds.size) return undefined;
+    const [first, ...others] = schemas;
+    return z.array(first === undefined ? z.json() : others.length === 0 ? first : z.union([first, ...others]));
   }
   if (Object.getPrototypeOf(value) !== Object.prototype) return undefined;
   const shape: Record<string, z.ZodType> = {};

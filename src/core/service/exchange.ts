@@ -11,22 +11,26 @@ export function pathOf(url: string): string {
   return query < 0 ? url.slice(start) : url.slice(start, query);
 }
 
+// unique in a realm: random per process, then a count. A random id for each request would cost more than the routing
+const PROCESS = crypto.randomUUID().slice(0, 18);
+let count = 0;
+
 /**
  * One request on its way through the service: who it is, how long it may take, which route took it. It is also the context
- * that calls of the smart client inside it inherit.
+ * that calls of the smart client inside it inherit. Its headers are read when somebody first asks: Bun makes them on demand,
+ * and a handler that answers at once, without a log, never needs them.
  */
 export class Exchange implements InboundContext {
   readonly request: Request;
-  readonly requestId: string;
-  readonly traceparent: string;
-  readonly tracestate: string | undefined;
   /** Milliseconds since the epoch. */
   readonly arrivedAt: number;
   /** On the scale of `performance.now()`, for durations. */
   readonly startedAt = performance.now();
   route = NO_ROUTE;
-  readonly #callerDeadline: number;
   #limitMs: number;
+  #inbound: InboundContext | undefined;
+  #requestId: string | undefined;
+  #traceparent: string | undefined;
   #controller: AbortController | undefined;
   #signal: AbortSignal | undefined;
 
@@ -35,15 +39,32 @@ export class Exchange implements InboundContext {
    * @param limitMs the service's own timeout
    */
   constructor(request: Request, now: number, limitMs: number) {
-    const inbound = contextOf(request.headers, now);
     this.request = request;
     this.arrivedAt = now;
-    this.requestId = inbound.requestId ?? crypto.randomUUID();
-    // begun here when the caller has none, so that the log and the calls from here carry the same trace
-    this.traceparent = inbound.traceparent ?? childTraceparent(undefined);
-    this.tracestate = inbound.tracestate;
-    this.#callerDeadline = inbound.deadlineAt ?? Number.POSITIVE_INFINITY;
     this.#limitMs = limitMs;
+  }
+
+  get #context(): InboundContext {
+    return (this.#inbound ??= contextOf(this.request.headers, this.arrivedAt));
+  }
+
+  /** The caller's, or one of our own. */
+  get requestId(): string {
+    return (this.#requestId ??= this.#context.requestId ?? `${PROCESS}-${(count += 1).toString(36)}`);
+  }
+
+  /** The caller's; begun here when he has none and somebody asks, so that the log and the calls from here share a trace. */
+  get traceparent(): string {
+    return (this.#traceparent ??= this.#context.traceparent ?? childTraceparent(undefined));
+  }
+
+  get tracestate(): string | undefined {
+    return this.#context.tracestate;
+  }
+
+  /** The id of the trace, unless there is none: nobody brought one, and nobody was called. */
+  get traceId(): string | undefined {
+    return (this.#traceparent ?? this.#context.traceparent)?.slice(3, 35);
   }
 
   /** Replaces the service's own timeout for this request. The caller's stays: nobody waits longer than he does. */
@@ -53,20 +74,18 @@ export class Exchange implements InboundContext {
 
   /** Milliseconds since the epoch. */
   get deadlineAt(): number {
-    return Math.min(this.arrivedAt + this.#limitMs, this.#callerDeadline);
+    return Math.min(this.arrivedAt + this.#limitMs, this.#context.deadlineAt ?? Number.POSITIVE_INFINITY);
   }
 
   /** Aborts when the time is over or the caller has gone. Made on demand: most handlers never ask. */
   get signal(): AbortSignal {
-    if (this.#signal === undefined) {
-      this.#controller = new AbortController();
-      this.#signal = AbortSignal.any([this.request.signal, this.#controller.signal]);
-    }
-    return this.#signal;
+    this.#controller ??= new AbortController();
+    return (this.#signal ??= AbortSignal.any([this.request.signal, this.#controller.signal]));
   }
 
   /** The time is over: whoever listens to `signal` stops. */
   abort(reason: unknown): void {
-    this.#controller?.abort(reason);
+    this.#controller ??= new AbortController();
+    this.#controller.abort(reason);
   }
 }

@@ -32,15 +32,15 @@ export function openApiDocument(
   const paths: Record<string, Record<string, Json>> = {};
   for (const route of routes) {
     const path = route.path.replaceAll(/:([A-Za-z0-9_]+)(?:\{[^}]*\})?\??/g, "{$1}");
-    (paths[path] ??= {})[route.method] = operation(route);
+    (paths[path] ??= {})[route.method] = operation(route, path);
   }
   return { openapi: "3.1.0", info, paths, components: { schemas: { Problem: PROBLEM } } };
 }
 
-function operation({ method, path, spec }: Route): Json {
+function operation({ method, path: pattern, spec }: Route, path: string): Json {
   const status = String(spec.status ?? (spec.returns === undefined ? 204 : 200));
   const parameters = [
-    ...parametersOf("path", pathSchema(path, spec)),
+    ...parametersOf("path", pathSchema(pattern, spec)),
     ...parametersOf("query", jsonSchema(spec.query, "input")),
   ];
   return {

@@ -1,6 +1,5 @@
 // The paths that every service has without writing them, for HAProxy, Prometheus and people.
 import { arch, hostname, platform, release } from "node:os";
-import { type Registry, metricsResponse } from "../lib/metrics.ts";
 import { problemResponse } from "../lib/problem.ts";
 import { requestIdOf } from "../lib/http.ts";
 import { VERSION } from "../lib/version.ts";
@@ -17,7 +16,7 @@ export type OperationsOptions = {
   readonly service: SmartService;
   readonly routes: readonly Route[];
   readonly health: Health;
-  readonly registry: Registry;
+  readonly metrics: () => Promise<Response>;
   readonly provenance: readonly Provenance[];
   readonly notReady: () => readonly string[];
 };
@@ -35,7 +34,7 @@ export function operations(options: OperationsOptions): ReadonlyMap<string, Oper
         return Response.json(report, { status: report.status === "success" ? 200 : 500 });
       },
     ],
-    ["/metrics", () => metricsResponse(options.registry)],
+    ["/metrics", options.metrics],
     ["/environment", () => Response.json(environment(options.provenance))],
     [
       "/openapi.json",

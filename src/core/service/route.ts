@@ -2,6 +2,7 @@
 import type { Context as HonoContext } from "hono";
 import type { z } from "zod";
 import type { Exchange } from "./exchange.ts";
+import type { ServerLike } from "./application.ts";
 import { readJson } from "./body.ts";
 import { invalidRequest } from "./problems.ts";
 
@@ -73,7 +74,7 @@ export type RouteContext = {
 };
 
 /** The bindings that the framework gives to hono: the exchange, and the server under hono's own name for it. */
-export type Bindings = { readonly exchange: Exchange; readonly server: unknown };
+export type Bindings = { readonly exchange: Exchange; readonly server: ServerLike | undefined };
 export type HonoEnv = { readonly Bindings: Bindings };
 
 /**
@@ -85,21 +86,17 @@ export function routeHandler(
   contextOf: (c: HonoContext<HonoEnv>, input: Partial<RouteContext>) => RouteContext,
 ): (c: HonoContext<HonoEnv>) => Response | Promise<Response> {
   const { spec, handler, path } = route;
-  const answer = (exchange: Exchange, context: RouteContext): Response | Promise<Response> => {
-    const result = handler(context);
-    return result instanceof Promise
-      ? result.then((value) => respond(value, spec, exchange))
-      : respond(result, spec, exchange);
+  const answer = (c: HonoContext<HonoEnv>, input: Partial<RouteContext>): Response | Promise<Response> => {
+    const result = handler(contextOf(c, input));
+    return result instanceof Promise ? result.then((value) => respond(value, spec, c)) : respond(result, spec, c);
   };
   return (c) => {
     const { exchange } = c.env;
     exchange.route = path;
     if (spec.timeoutMs !== undefined) exchange.limit(spec.timeoutMs);
-    if (spec.body === undefined) {
-      const input = spec.params === undefined && spec.query === undefined ? {} : readInput(c, spec, undefined);
-      return answer(exchange, contextOf(c, input));
-    }
-    return readJson(c.req.raw).then((body) => answer(exchange, contextOf(c, readInput(c, spec, { value: body }))));
+    if (spec.body === undefined)
+      return answer(c, spec.params === undefined && spec.query === undefined ? {} : readInput(c, spec, undefined));
+    return readJson(c.req.raw).then((body) => answer(c, readInput(c, spec, { value: body })));
   };
 }
 
@@ -130,21 +127,21 @@ function queryOf(c: HonoContext<HonoEnv>): Record<string, string | string[]> {
   );
 }
 
-const JSON_TYPE = "application/json";
-
-function respond(value: unknown, spec: RouteSpec, exchange: Exchange): Response {
-  if (value instanceof Response) return value;
-  const headers = { "content-type": JSON_TYPE, "x-request-id": exchange.requestId };
-  if (spec.returns !== undefined) {
-    const result = spec.returns.safeParse(value);
-    // the caller is not to blame, and not to be told
-    if (!result.success)
-      throw new Error(`${spec.returns.description ?? "the answer"} does not match \`returns\``, {
-        cause: result.error,
-      });
-    return new Response(JSON.stringify(result.data), { status: spec.status ?? 200, headers });
+function respond(value: unknown, spec: RouteSpec, c: HonoContext<HonoEnv>): Response {
+  if (value instanceof Response) return untimed(value, c.env);
+  if (spec.returns === undefined) {
+    const status = spec.status ?? (value === undefined ? 204 : 200);
+    if (value === undefined) return new Response(null, { status });
+    return status === 200 ? Response.json(value) : Response.json(value, { status });
   }
-  if (value === undefined)
-    return new Response(null, { status: spec.status ?? 204, headers: { "x-request-id": exchange.requestId } });
-  return new Response(JSON.stringify(value), { status: spec.status ?? 200, headers });
+  const result = spec.returns.safeParse(value);
+  // the caller is not to blame, and not to be told
+  if (!result.success) throw new Error("the answer does not match `returns`", { cause: result.error });
+  return Response.json(result.data, { status: spec.status ?? 200 });
+}
+
+/** A stream of events may be quiet as long as it likes; everything else is cut when nothing moves for minutes. */
+export function untimed(response: Response, { exchange, server }: Bindings): Response {
+  if (response.headers.get("content-type")?.startsWith("text/event-stream")) server?.timeout(exchange.request, 0);
+  return response;
 }

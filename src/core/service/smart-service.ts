@@ -1,10 +1,11 @@
 // A service as its file exports it: a name, defaults, and a function that defines routes. Nothing runs until it is started.
 import { Hono } from "hono";
+import { routePath } from "hono/route";
 import { Fault } from "../lib/errors.ts";
 import { SERVICE_NAME } from "../model/names.ts";
 import type { App } from "./app.ts";
 import type { ConfigOf, Defaults } from "./config.ts";
-import { NO_ROUTE } from "./exchange.ts";
+import { untimed } from "./route.ts";
 
 export type ServiceOptions<D extends Defaults> = {
   /** Schema and defaults of the configuration at once; the keys are also the names of environment variables. */
@@ -70,6 +71,11 @@ export function asSmartService(exported: unknown, name: string): SmartService {
   if (exported instanceof SmartService) return exported as SmartService;
   if (exported instanceof Hono) {
     return new SmartService(name, {}, ({ hono }) => {
+      hono.use("*", async (c, next) => {
+        await next();
+        c.env.exchange.route = routePath(c, -1);
+        untimed(c.res, c.env);
+      });
       hono.route("/", exported);
     });
   }
@@ -77,8 +83,8 @@ export function asSmartService(exported: unknown, name: string): SmartService {
   if (handler !== undefined) {
     return new SmartService(name, {}, ({ hono }) => {
       hono.all("*", async (c) => {
-        c.env.exchange.route = NO_ROUTE;
-        return handler(c.req.raw, c.env);
+        c.env.exchange.route = "*";
+        return untimed(await handler(c.req.raw, c.env), c.env);
       });
     });
   }
