@@ -1,6 +1,7 @@
 // A new service, from a name to a project that is tested, has run once, and is committed; or nothing at all.
 import { readdir, realpath } from "node:fs/promises";
 import { basename, dirname, relative } from "node:path";
+import serveUnit from "../../config/systemd/smartstack-serve@.service" with { type: "text" };
 import manifest from "../../package.json" with { type: "json" };
 import type { AtlasClient } from "../core/api/atlas-client.ts";
 import type { Clock } from "../core/lib/clock.ts";
@@ -179,11 +180,17 @@ export function placeholders(name: string, port: number): Placeholders {
     package: name,
     title: `${words.charAt(0).toUpperCase()}${words.slice(1)}`,
     port: String(port),
+    unit: unitOf(name),
     smartstack: VERSION,
     hono: manifest.dependencies.hono,
     zod: manifest.dependencies.zod,
     typesBun: manifest.devDependencies["@types/bun"],
   };
+}
+
+/** The unit of config/, for this one service: it begins behind the comment that is about the file itself. */
+function unitOf(name: string): string {
+  return serveUnit.slice(serveUnit.indexOf("[Unit]")).replaceAll("%i", name).trimEnd();
 }
 
 function changed(changes: readonly Change[]): readonly string[] {
