@@ -182,6 +182,8 @@ describe("the file of the embedded store", () => {
     await put("a");
     expect(live.state().revision).toBe(before.revision + 1);
     expect(live.degraded()).toBeUndefined();
+    await live.close();
+    expect([...(await opened(directory)).live.state().instances.keys()]).toEqual(["identity/a"]);
   });
 
   test("kill -9 at any moment loses no acknowledged write", async () => {
