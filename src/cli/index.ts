@@ -1,12 +1,13 @@
 // The command line: the table of commands, turned into commander's, and the way from an error to an exit code.
 import { Command as Commander, CommanderError } from "commander";
-import { describeError, errorCode, Fault } from "../core/lib/errors.ts";
+import { describeError, Fault } from "../core/lib/errors.ts";
 import { VERSION } from "../core/lib/version.ts";
 import { type Command, usageError } from "./command.ts";
 import { type CommandGroup, commandGroups } from "./commands.ts";
 import { ConfigError, flagOf, loadConfig, suggest } from "./config.ts";
 import { EXIT, type ExitCode, exitCodeOf } from "./exit-codes.ts";
 import { formatDefault, type Option } from "./options.ts";
+import { guardOutput, outputLost } from "./output.ts";
 
 export { usageError } from "./command.ts";
 
@@ -19,8 +20,7 @@ const SOURCES = `An option is also a variable (--log-level: SMARTSTACK_LOG_LEVEL
  * @returns the exit status; messages went to standard error
  */
 export async function run(argv: readonly string[], groups: readonly CommandGroup[] = commandGroups): Promise<ExitCode> {
-  for (const stream of [process.stdout, process.stderr])
-    if (!stream.listeners("error").includes(ignoreClosedPipe)) stream.on("error", ignoreClosedPipe);
+  guardOutput();
   let status: ExitCode = EXIT.done;
   const program = createProgram(argv, groups, (code) => {
     status = code;
@@ -28,15 +28,10 @@ export async function run(argv: readonly string[], groups: readonly CommandGroup
   const { before } = splitRest(argv);
   try {
     await program.parseAsync(before, { from: "user" });
-    return status;
+    return outputLost() && status === EXIT.done ? EXIT.failed : status;
   } catch (error) {
     return report(error);
   }
-}
-
-/** A reader that has seen enough (`smartstack services | head -1`) is no failure of ours. */
-function ignoreClosedPipe(error: unknown): void {
-  if (errorCode(error) !== "EPIPE") throw error;
 }
 
 function createProgram(

@@ -2,8 +2,8 @@
 import { createServer } from "node:net";
 import { resolve } from "node:path";
 
-/** The compiled binary that `scripts/build` made. */
-export const BINARY = resolve(import.meta.dir, "../../dist/smartstack");
+/** The compiled binary that `scripts/build` made, or another build to try the same tests on. */
+export const BINARY = process.env.SMARTSTACK_BINARY ?? resolve(import.meta.dir, "../../dist/smartstack");
 
 export type Spawned = {
   readonly name: string;
