@@ -9,9 +9,9 @@ import type { Lease, LeaseView, LiveStore } from "../core/registry/live-store.ts
 import type { Registry } from "./registry.ts";
 
 /** How long an agent's instances outlive its lease. */
-export const GRACE_MS = 30_000;
+const GRACE_MS = 30_000;
 /** An agent that acked within this time is live. Agents ack at least every 10 s. */
-export const LIVE_MS = 30_000;
+const LIVE_MS = 30_000;
 const SWEEP_MS = 5_000;
 /** More agents than this vanishing together is our blindness rather than their death. */
 const VANISH = { atLeast: 2, share: 0.15 };

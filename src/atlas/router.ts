@@ -6,10 +6,10 @@ import { problemOf, ProblemFault, requestIdOf } from "../core/lib/http.ts";
 import type { ProblemCode } from "../core/lib/problem.ts";
 import { readBody } from "./body.ts";
 
-export type Method = "GET" | "PUT" | "POST" | "PATCH" | "DELETE";
+type Method = "GET" | "PUT" | "POST" | "PATCH" | "DELETE";
 
 /** What a request came with besides itself. */
-export type Peer = {
+type Peer = {
   /** The address it came from. */
   readonly address: string;
   /** Lifts the connection's idle limit: for streams and waits. */

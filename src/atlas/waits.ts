@@ -5,7 +5,7 @@ import type { Position } from "../core/model/position.ts";
 import type { Agents, AgentStatus } from "./agents.ts";
 
 /** An agent's refusal, with who said it. */
-export type HostRejection = { readonly host: string; readonly service: string; readonly error: string };
+type HostRejection = { readonly host: string; readonly service: string; readonly error: string };
 
 /** How far a revision has come. */
 export type Progress = {

@@ -15,7 +15,7 @@ import { type StreamEnd, Watcher } from "./watcher.ts";
 
 /** The first change leaves at once; those within this time after it share a delta. */
 const COALESCE_MS = 20;
-export const HEARTBEAT_MS = 5_000;
+const HEARTBEAT_MS = 5_000;
 
 export type WatchRequest = {
   /** Where the watcher was; undefined: it has nothing. */
