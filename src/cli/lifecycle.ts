@@ -13,6 +13,7 @@ export type Hooks<R extends Running> = {
  * Starts a program and waits until it is over. SIGINT and SIGTERM stop it, also while it is still starting; the second of them
  * ends the process at once, with 128 + the signal's number.
  * @returns the reason when it ended by itself
+ * @throws what starting or stopping threw
  */
 export async function runProgram<R extends Running>(
   start: () => Promise<R>,
@@ -20,13 +21,15 @@ export async function runProgram<R extends Running>(
 ): Promise<Fault | undefined> {
   let running: R | undefined;
   let asked = false;
+  const failure = Promise.withResolvers<never>();
+  const stop = (program: R): void => void program.stop().catch(failure.reject);
   const onStop = (_name: NodeJS.Signals, signal: number): void => {
     if (asked) {
       if (running !== undefined) hooks.onHurry?.(running);
       process.exit(128 + signal);
     }
     asked = true;
-    void running?.stop();
+    if (running !== undefined) stop(running);
   };
   const onHangup = (): void => {
     if (running !== undefined) void hooks.onHangup?.(running);
@@ -36,8 +39,8 @@ export async function runProgram<R extends Running>(
   process.on("SIGHUP", onHangup);
   try {
     running = await start();
-    if (asked) void running.stop();
-    return await running.ended;
+    if (asked) stop(running);
+    return await Promise.race([running.ended, failure.promise]);
   } finally {
     process.off("SIGINT", onStop);
     process.off("SIGTERM", onStop);

@@ -29,13 +29,15 @@ export type LogFileOptions = {
 /** A lock older than this was left by a process that died. */
 const STALE_LOCK_MS = 10_000;
 
+// of this process, so that two rotations within a millisecond have two names
+let rotations = 0;
+
 export class LogFile implements OutputTarget {
   readonly path: string;
   readonly #maxBytes: number;
   readonly #keep: number;
   readonly #clock: Clock;
   #fd: number;
-  #rotations = 0;
 
   /** Opens the file, and makes its directory. @throws the file system's error */
   constructor(options: LogFileOptions, clock: Clock) {
@@ -80,8 +82,8 @@ export class LogFile implements OutputTarget {
       // someone else may have been faster
       if (inodeOf(this.path) === fstatSync(this.#fd).ino) {
         const stamp = new Date(this.#clock.now()).toISOString().replaceAll(":", "-");
-        this.#rotations += 1;
-        renameSync(this.path, `${this.path}.${stamp}-${process.pid}.${this.#rotations}`);
+        rotations += 1;
+        renameSync(this.path, `${this.path}.${stamp}-${process.pid}.${rotations}`);
         this.#prune();
       }
     } finally {
