@@ -15,8 +15,15 @@ export interface Addresses {
 const FRESH_MS = 30_000;
 const PATIENCE_MS = 1_000;
 
-/** @param onLate called when an answer came after `refresh` had given up on it */
-export function createAddresses(clock: Clock, onLate: () => void): Addresses {
+export type AddressesOptions = {
+  readonly clock: Clock;
+  /** Called when an answer came after `refresh` had given up on it. */
+  readonly onLate: () => void;
+  /** @default the system's resolver, IPv4 before IPv6 */
+  readonly resolve?: (name: string) => Promise<string>;
+};
+
+export function createAddresses({ clock, onLate, resolve = resolveBySystem }: AddressesOptions): Addresses {
   const known = new Map<string, { address: string | undefined; at: number }>();
   const asking = new Set<string>();
 
@@ -24,8 +31,7 @@ export function createAddresses(clock: Clock, onLate: () => void): Addresses {
     asking.add(name);
     const before = known.get(name)?.address;
     try {
-      const { address } = await lookup(name, { order: "ipv4first" });
-      known.set(name, { address: canonicalAddress(address), at: clock.now() });
+      known.set(name, { address: canonicalAddress(await resolve(name)), at: clock.now() });
     } catch (error) {
       if (!(error instanceof Error)) throw error;
       // a name server that is away changes nothing: the last known address stays
@@ -55,4 +61,8 @@ export function createAddresses(clock: Clock, onLate: () => void): Addresses {
       patient = false;
     },
   };
+}
+
+async function resolveBySystem(name: string): Promise<string> {
+  return (await lookup(name, { order: "ipv4first" })).address;
 }

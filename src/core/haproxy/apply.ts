@@ -137,9 +137,12 @@ export function createProxy(options: ProxyOptions): Proxy {
     stale.clear();
     // before any change, so that a reload or a restart, whenever it comes, carries it
     await haproxy.write(wanted);
+    let reloaded = false;
     for (let round = 1; ; round += 1) {
       const next = plan(running, wanted);
       if (next.kind === "none") break;
+      // right after a reload commands only repeat what the worker before it was told already
+      if (!reloaded && next.commands.some(({ takes }) => takes)) await haproxy.noteTaken();
       const failures = next.commands.length === 0 ? [] : await haproxy.execute(next.commands);
       if (failures.length > 0) logger.warn({ failures }, "HAProxy refused changes at run time");
       running = await haproxy.read(new Set(next.commands.map(({ backend }) => backend)));
@@ -154,6 +157,7 @@ export function createProxy(options: ProxyOptions): Proxy {
         const waitMs = await reloadWait(haproxy);
         if (waitMs > 0) return { kind: "waiting", waitMs };
         await reload(haproxy, wanted, next.kind === "reload" ? next.reasons : ["a change at run time did not take"]);
+        reloaded = true;
         running = await haproxy.read();
       }
     }
@@ -271,7 +275,7 @@ export function createProxy(options: ProxyOptions): Proxy {
         context,
         validate: (rendered) => validate(binary.path, rendered, checkDirectory),
       }),
-      addresses: createAddresses(clock, kick),
+      addresses: createAddresses({ clock, onLate: kick }),
       checkDirectory,
     };
   };

@@ -20,7 +20,7 @@ export type Command = {
   readonly text: string;
   /** The backend it changes. */
   readonly backend: string;
-  /** It takes something away from clients (a removal, a drain, a verdict): older workers that still serve must hear it too. */
+  /** It takes something away from clients (a removal, a drain, a verdict): not applied while an older worker still gives it. */
   readonly takes: boolean;
 };
 

@@ -10,7 +10,7 @@ import type { Logger } from "../lib/logger.ts";
 import { type Definition, readDefinitionSchema } from "../model/service.ts";
 import type { Command, RunningServer } from "./changes.ts";
 import type { Loaded, Running, Wanted } from "./plan.ts";
-import { endHaproxy, findRunning, isAlive, type Paths, probeBind, reloadHaproxy, startHaproxy } from "./process.ts";
+import { endHaproxy, findRunning, type Paths, probeBind, reloadHaproxy, startHaproxy } from "./process.ts";
 import { parseAcl, parseBackends, parseServersState } from "./read-back.ts";
 import { FILES, KEEP_ALIVE_MS, render, type RenderContext, STRUCTURE_VARIABLE } from "./render.ts";
 import { type Processes, runBatch, showProcesses } from "./runtime-api.ts";
@@ -34,11 +34,16 @@ export interface Haproxy {
   /** Reads back everything, or of the backends only those named. */
   read(backends?: ReadonlySet<string>): Promise<Running>;
   /**
-   * Runs commands in the worker, and what takes something away in the workers before it too.
+   * Runs commands in the worker.
    * @returns what it answered to commands that failed
    */
   execute(commands: readonly Command[]): Promise<readonly string[]>;
-  /** Resolves when no old worker can still act on what it was loaded with. */
+  /** Something was taken away from clients: workers of before the last reload, if any live, did not hear of it. */
+  noteTaken(): Promise<void>;
+  /**
+   * After `noteTaken`: resolves when no worker of before the last reload can still send a request of
+   * an idle client to what was taken. That ends with the last of them, or with the time that HAProxy keeps idle clients.
+   */
   untilOldAreDone(): Promise<void>;
   /** Looks again which workers live. */
   refreshProcesses(): Promise<void>;
@@ -59,7 +64,7 @@ export function createHaproxy({ binary, paths, context, clock, logger }: Haproxy
   let loaded: Loaded | undefined;
   let known: Running | undefined;
   let reloadedAt = Number.NEGATIVE_INFINITY;
-  /** An old worker could not be told of a removal: it acts on its old list until it is gone. */
+  /** Something was taken away while old workers lived: they act on their old list until then. */
   let oldActUntil = Number.NEGATIVE_INFINITY;
   const written = new Map<string, string>();
 
@@ -70,6 +75,10 @@ export function createHaproxy({ binary, paths, context, clock, logger }: Haproxy
   };
   const ask = (commands: readonly string[], target = worker()): Promise<readonly string[]> =>
     runBatch({ socket: paths.master, target, commands });
+
+  const refresh = async (): Promise<void> => {
+    processes = await showProcesses(paths.master);
+  };
 
   const write = async (wanted: Wanted): Promise<void> => {
     const { files } = render(wanted.layout, context, wanted.structure);
@@ -157,33 +166,25 @@ export function createHaproxy({ binary, paths, context, clock, logger }: Haproxy
     },
     async execute(commands) {
       const answers = await ask(commands.map(({ text }) => text));
-      const takes = commands.filter((command) => command.takes).map(({ text }) => text);
-      if (takes.length > 0) {
-        for (const old of processes?.old ?? []) {
-          try {
-            await ask(takes, old);
-          } catch (error) {
-            if (!(error instanceof Fault)) throw error;
-            if (isAlive(old)) oldActUntil = reloadedAt + KEEP_ALIVE_MS;
-          }
-        }
-      }
       return commands.flatMap(({ text }, index) => {
         const answer = answers[index] ?? "";
         return isFailure(answer) ? [`${text}: ${answer}`] : [];
       });
     },
+    async noteTaken() {
+      await refresh();
+      // they answer "Proxy is disabled" to every change, so they can only be waited for
+      if ((processes?.old.length ?? 0) > 0) oldActUntil = reloadedAt + KEEP_ALIVE_MS;
+    },
     async untilOldAreDone() {
       while (clock.now() < oldActUntil) {
-        processes = await showProcesses(paths.master);
-        if (processes.old.length === 0) break;
+        await refresh();
+        if ((processes?.old.length ?? 0) === 0) break;
         await clock.sleep(50);
       }
       oldActUntil = Number.NEGATIVE_INFINITY;
     },
-    async refreshProcesses() {
-      processes = await showProcesses(paths.master);
-    },
+    refreshProcesses: refresh,
     forget() {
       processes = undefined;
       known = undefined;

@@ -66,7 +66,7 @@ export function serverName(instance: string): string {
 
 /** The instance that HAProxy calls `server`. */
 export function instanceOfServer(server: string): string {
-  return server.replace(/^_([0-9a-fA-F:.]+)_(?=:\d+$)/, "[$1]");
+  return server.replace(/^_([0-9a-fA-F.]*:[0-9a-fA-F:.]*)_(?=:\d+$)/, "[$1]");
 }
 
 /** The IP address of an instance, or undefined when its name does not resolve: it is left out then. */

@@ -145,7 +145,7 @@ defaults common
     option dontlognull
     # a reload lets idle clients send their last request instead of cutting them off
     option idle-close-on-response
-    timeout client 1h
+    timeout client 60s
     timeout http-request 10s
     # also the longest time an old process serves idle clients after a reload
     timeout http-keep-alive ${KEEP_ALIVE_MS}ms
