@@ -3,6 +3,7 @@
 import { type Cancel, type Clock } from "../core/lib/clock.ts";
 import { type Coalesced, coalesce } from "../core/lib/coalesce.ts";
 import { describeError } from "../core/lib/errors.ts";
+import { ProblemFault } from "../core/lib/http.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import { type Serial, serial } from "../core/lib/serial.ts";
 import { formatSse } from "../core/lib/sse.ts";
@@ -95,9 +96,12 @@ export class WatchHub {
     return size;
   }
 
-  /** Opens a stream. Its first bytes are in it at once: Bun sends no headers before. */
+  /**
+   * Opens a stream. Its first bytes are in it at once: Bun sends no headers before.
+   * @throws ProblemFault `unavailable` when the hub is stopped
+   */
   open(request: WatchRequest): Watcher {
-    if (this.#stopped) throw new Error("the hub is stopped");
+    if (this.#stopped) throw new ProblemFault("unavailable", "Atlas is stopping");
     // the newcomer starts at the registry's position, so everybody must be there
     this.#send();
     const key = request.services === undefined ? "" : [...request.services].sort().join(",");

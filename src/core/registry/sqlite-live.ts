@@ -1,12 +1,9 @@
 // The live half of the embedded store. Memory holds the state and the file follows it: a transaction works on a draft, and
 // the draft becomes the state once it is on disk.
 import type { Database } from "bun:sqlite";
-import { z } from "zod";
 import type { Cancel, Clock } from "../lib/clock.ts";
 import { Fault } from "../lib/errors.ts";
-import { type Instance, instanceSchema, sameInstance } from "../model/instance.ts";
 import { instanceId } from "../model/names.ts";
-import { removalReasonSchema, type RemovalReason } from "../model/snapshot.ts";
 import type {
   InstanceDecision,
   InstanceRecord,
@@ -17,18 +14,15 @@ import type {
   LiveStore,
   Written,
 } from "./live-store.ts";
-import { Draft, type Held, registrationOf } from "./sqlite-draft.ts";
+import { Draft, type Held } from "./sqlite-draft.ts";
 import type { SqliteFile } from "./sqlite-file.ts";
+import { obey, purge, remove } from "./sqlite-instances.ts";
+import { identify, load } from "./sqlite-load.ts";
 
 /** How long a removal keeps its reason. */
 const REMOVED_KEPT_MS = 24 * 3_600_000;
 /** How often an idle store looks for removals that are too old. */
 const PURGE_EVERY_MS = 600_000;
-
-const registrationSchema = instanceSchema.omit({ enabled: true });
-
-/** Which instance a write is about. */
-type Target = { readonly service: string; readonly instance: string; readonly id: string };
 
 export type SqliteLiveOptions = { readonly file: SqliteFile; readonly realm: string; readonly clock: Clock };
 
@@ -225,166 +219,6 @@ export class SqliteLive implements LiveStore {
       this.#schedulePurge();
     });
   }
-}
-
-/** Who this file is: made at its first opening. Returns its generation. */
-function identify(db: Database, realm: string, now: number): number {
-  const fact = db.query<{ value: unknown }, [string]>("SELECT value FROM facts WHERE name = ?");
-  const set = db.query("INSERT OR IGNORE INTO facts VALUES (?, ?)");
-  set.run("realm", realm);
-  set.run("generation", Math.floor(now / 1_000));
-  set.run("revision", 0);
-  const owner = String(fact.get("realm")?.value);
-  if (owner !== realm) {
-    throw new Fault({
-      code: "store_realm",
-      message: `this data directory holds the realm ${owner}, not ${realm}`,
-      hint: "Give every realm a --data-dir of its own.",
-    });
-  }
-  return Number(fact.get("generation")?.value);
-}
-
-const instanceRows = z.array(
-  z.object({ service: z.string(), instance: z.string(), enabled: z.int(), registration: z.string().nullable() }),
-);
-const removedRows = z.array(
-  z.object({ id: z.string(), reason: removalReasonSchema, revision: z.int(), at: z.number() }),
-);
-const versionRows = z.array(z.object({ service: z.string(), version: z.int() }));
-
-/** @throws Fault `store_unreadable` when a row is not what this program writes */
-function load(db: Database, generation: number, path: string): Held {
-  try {
-    const rows = instanceRows.parse(db.query("SELECT * FROM instances").all());
-    const instances = rows.flatMap(({ enabled, registration }): [string, Instance][] => {
-      if (registration === null) return [];
-      const instance = { ...registrationSchema.parse(JSON.parse(registration)), enabled: enabled === 1 };
-      return [[instance.id, instance]];
-    });
-    const removed = removedRows.parse(db.query("SELECT * FROM removed").all());
-    const state: LiveState = {
-      generation,
-      revision: Number(
-        db.query<{ value: unknown }, []>("SELECT value FROM facts WHERE name = 'revision'").get()?.value,
-      ),
-      definitions: versions(db.query("SELECT * FROM definitions").all()),
-      settings: versions(db.query("SELECT * FROM settings").all()),
-      instances: new Map(instances),
-      removed: new Map(removed.map(({ id, reason, revision }) => [id, { id, reason, revision }])),
-    };
-    return {
-      state,
-      removedAt: new Map(removed.map(({ id, at }) => [id, at])),
-      away: new Map(
-        rows.filter((row) => row.registration === null).map((row) => [instanceId(row.service, row.instance), true]),
-      ),
-    };
-  } catch (error) {
-    throw new Fault({
-      code: "store_unreadable",
-      message: `${path} holds something that is no registry`,
-      hint: "Restore it from a backup, or move it away to begin with an empty registry.",
-      cause: error,
-    });
-  }
-}
-
-function versions(rows: unknown): ReadonlyMap<string, number> {
-  return new Map(versionRows.parse(rows).map(({ service, version }) => [service, version]));
-}
-
-/** Carries out a decision. Returns whether anything changed. */
-function obey(
-  db: Database,
-  draft: Draft,
-  target: Target,
-  current: InstanceRecord | undefined,
-  decision: InstanceDecision,
-  now: number,
-): boolean {
-  const { id, service, instance: name } = target;
-  const instance = draft.instances.now.get(id);
-  switch (decision.kind) {
-    case "keep":
-      return false;
-    case "put": {
-      if (!draft.definitions.now.has(service))
-        throw new Fault({ code: "conflict", message: `${service} is not defined`, hint: "Define the service first." });
-      const next: Instance = { ...decision.registration, enabled: decision.enabled };
-      if (instance !== undefined && sameInstance(instance, next)) return false;
-      put(db, draft, next);
-      return true;
-    }
-    case "intend": {
-      if (current === undefined) throw new Fault({ code: "not_found", message: `there is no instance ${id}` });
-      if (current.enabled === decision.enabled) return false;
-      if (instance === undefined) forget(db, draft, target);
-      else put(db, draft, { ...instance, enabled: decision.enabled });
-      return true;
-    }
-    case "remove": {
-      if (current === undefined) return false;
-      if (instance === undefined && !decision.forget) return false;
-      if (instance !== undefined) remove(db, draft, instance, decision.reason, now);
-      if (current.enabled || decision.forget) forget(db, draft, target);
-      else {
-        db.query("INSERT OR REPLACE INTO instances VALUES (?, ?, 0, NULL)").run(service, name);
-        draft.away.edit().set(id, true);
-      }
-      return true;
-    }
-  }
-}
-
-function put(db: Database, draft: Draft, instance: Instance): void {
-  const { id, service } = instance;
-  db.query("INSERT OR REPLACE INTO instances VALUES (?, ?, ?, ?)").run(
-    service,
-    instance.instance,
-    instance.enabled ? 1 : 0,
-    JSON.stringify(registrationOf(instance)),
-  );
-  draft.instances.edit().set(id, instance);
-  if (draft.away.now.has(id)) draft.away.edit().delete(id);
-  if (draft.removed.now.has(id)) {
-    db.query("DELETE FROM removed WHERE id = ?").run(id);
-    draft.removed.edit().delete(id);
-    draft.removedAt.edit().delete(id);
-  }
-  draft.touchedInstances.add(id);
-  draft.moved = true;
-}
-
-/** Takes an instance out and keeps the reason; the row in `instances` is the caller's to settle. */
-function remove(db: Database, draft: Draft, instance: Instance, reason: RemovalReason, now: number): void {
-  const { id } = instance;
-  db.query("INSERT OR REPLACE INTO removed VALUES (?, ?, ?, ?)").run(id, reason, draft.revision, now);
-  draft.removed.edit().set(id, { id, reason, revision: draft.revision });
-  draft.removedAt.edit().set(id, now);
-  draft.instances.edit().delete(id);
-  draft.touchedInstances.add(id);
-  draft.moved = true;
-}
-
-/** Drops all that is kept of an instance that is away. */
-function forget(db: Database, draft: Draft, { service, instance, id }: Target): void {
-  db.query("DELETE FROM instances WHERE service = ? AND instance = ?").run(service, instance);
-  if (draft.away.now.has(id)) draft.away.edit().delete(id);
-  draft.moved = true;
-}
-
-/** Drops removals from before `oldest`. Returns whether there were any. */
-function purge(db: Database, draft: Draft, oldest: number): boolean {
-  const due = [...draft.removedAt.now].filter(([, at]) => at < oldest);
-  if (due.length === 0) return false;
-  db.query("DELETE FROM removed WHERE at < ?").run(oldest);
-  for (const [id] of due) {
-    draft.removed.edit().delete(id);
-    draft.removedAt.edit().delete(id);
-  }
-  draft.moved = true;
-  return true;
 }
 
 function expectVersion(what: string, current: number | undefined, expected: number | undefined): void {
