@@ -11,7 +11,7 @@ import { type Addresses, createAddresses } from "./addresses.ts";
 import { findBinary, maxconnOf, openFilesLimit, threadsOf } from "./binary.ts";
 import { type Candidates, createCandidates } from "./candidate.ts";
 import { createHaproxy, type Haproxy } from "./haproxy.ts";
-import { type Layout, layoutOf } from "./layout.ts";
+import { backendName, type Layout, layoutOf, serverName } from "./layout.ts";
 import { plan, type Running, type Wanted } from "./plan.ts";
 import { pathsIn, watchHaproxy } from "./process.ts";
 import type { Applied, Desired, Proxy, ProxyOptions } from "./proxy.ts";
@@ -329,7 +329,9 @@ export function createProxy(options: ProxyOptions): Proxy {
         return answer;
       };
       // a reload refuses connections for a moment: the queue knows when it is over
-      return parseStatus(await ask().catch(() => queue.run(ask)));
+      const all = parseStatus(await ask().catch(() => queue.run(ask)));
+      // those that only wait to be deleted are gone for everybody else
+      return all.filter(({ service, instance }) => !leaving.has(`${backendName(service)}/${serverName(instance)}`));
     },
     async metrics() {
       const { haproxy } = running(engine);
