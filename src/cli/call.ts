@@ -97,7 +97,7 @@ function narrator(say: (line: string) => void, statsOf: (service: string) => Ser
 }
 
 /** `attempt 2: 503 from host001:5004, 12 ms`. */
-export function describeAttempt(attempt: Attempt): string {
+function describeAttempt(attempt: Attempt): string {
   const { number, status, instance, outcome, code, sent, tookMs, times = 1 } = attempt;
   const what = status === undefined ? `${outcome}${code === undefined ? "" : ` ${code}`}, sent: ${sent}` : `${status}`;
   const from = instance === undefined ? "" : ` from ${instance}`;

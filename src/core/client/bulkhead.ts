@@ -75,13 +75,17 @@ export function bulkheads(places: number): Bulkheads {
         enter(limit) {
           if (queue.length === 0 && tryEnter(limit)) return IN;
           if (queue.length >= limit * QUEUE_PER_PLACE) return FULL;
-          const { promise, resolve } = Promise.withResolvers<void>();
+          // not Promise.withResolvers: Node has it since 22
+          let admit: () => void = () => undefined;
+          const ready = new Promise<void>((resolve) => {
+            admit = resolve;
+          });
           const waiter: Waiter = {
             state: "waiting",
             tryEnter() {
               if (!tryEnter(limit)) return false;
               waiter.state = "in";
-              resolve();
+              admit();
               return true;
             },
           };
@@ -89,7 +93,7 @@ export function bulkheads(places: number): Bulkheads {
           queues.add(queue);
           return {
             kind: "queued",
-            ready: promise,
+            ready,
             cancel() {
               if (waiter.state === "in") leave();
               else if (waiter.state === "waiting") queue.splice(queue.indexOf(waiter), 1);

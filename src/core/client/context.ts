@@ -23,7 +23,7 @@ export function currentContext(): InboundContext | undefined {
   return storage.getStore();
 }
 
-export const TIMEOUT_HEADER = "smartstack-timeout-ms";
+const TIMEOUT_HEADER = "smartstack-timeout-ms";
 // version 00 has this form and no other: W3C Trace Context, section 3.2; all-zero ids are invalid
 const TRACEPARENT = /^[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/;
 const REQUEST_ID = /^[A-Za-z0-9._:/+=-]{1,128}$/;

@@ -13,7 +13,7 @@ import { attemptHedged, hedgeDelay } from "./hedge.ts";
 import { mayRetry } from "./retry.ts";
 
 /** How long a router that refuses connections is asked again, in ms: HAProxy is restarted well within it. */
-export const ROUTER_GRACE_MS = 2_000;
+const ROUTER_GRACE_MS = 2_000;
 const ROUTER_BACKOFF = { baseMs: 25, capMs: 100 };
 
 /** Where a call stands between two attempts. */
@@ -138,13 +138,17 @@ async function waitForPlace(
   attempts: readonly Attempt[],
 ): Promise<number> {
   const { signal } = call;
-  const { promise: givenUp, resolve: giveUp } = Promise.withResolvers<"given up">();
-  const onAbort = (): void => giveUp("given up");
-  const cancelTimer = left === Number.POSITIVE_INFINITY ? undefined : core.clock.after(left, onAbort);
-  signal?.addEventListener("abort", onAbort, { once: true });
-  const outcome = await Promise.race([entry.ready, givenUp]);
-  cancelTimer?.();
-  signal?.removeEventListener("abort", onAbort);
+  const outcome = await new Promise<"in" | "given up">((resolve) => {
+    const settle = (how: "in" | "given up"): void => {
+      cancelTimer?.();
+      signal?.removeEventListener("abort", giveUp);
+      resolve(how);
+    };
+    const giveUp = (): void => settle("given up");
+    const cancelTimer = left === Number.POSITIVE_INFINITY ? undefined : core.clock.after(left, giveUp);
+    signal?.addEventListener("abort", giveUp, { once: true });
+    void entry.ready.then(() => settle("in"));
+  });
   const now = core.clock.now();
   // places are given back when deadlines pass, so one may come just when it is of no use any more
   if (outcome !== "given up" && now < call.deadlineAt) return now;
