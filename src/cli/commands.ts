@@ -8,12 +8,14 @@ import { completion } from "./completion.ts";
 import { define } from "./define.ts";
 import { atlas } from "./atlas.ts";
 import { gen } from "./gen.ts";
+import { dev } from "./dev.ts";
 import { disable, enable } from "./intent.ts";
 import { print } from "./print.ts";
 import { ports, releasePort, reservePort } from "./ports.ts";
 import { deregister, register } from "./register.ts";
 import { services } from "./services.ts";
 import { getSettings, setSettings, settingsHistory } from "./settings.ts";
+import { sidecar } from "./sidecar.ts";
 import { status } from "./status.ts";
 import { watch } from "./watch.ts";
 import { why } from "./why.ts";
@@ -24,8 +26,8 @@ import { test } from "./test.ts";
 export type CommandGroup = { readonly heading: string; readonly commands: readonly Command[] };
 
 export const commandGroups: readonly CommandGroup[] = [
-  { heading: "Programs:", commands: [atlas, serve] },
-  { heading: "For developers:", commands: [gen, test, call] },
+  { heading: "Programs:", commands: [atlas, sidecar, serve] },
+  { heading: "For developers:", commands: [dev, gen, test, call] },
   {
     heading: "For operators:",
     commands: [

@@ -37,6 +37,8 @@ function sourceAddress(host: string, port: number): Promise<string | undefined> 
       resolve(address);
     };
     socket.once("error", () => finish(undefined));
-    socket.connect(port, host, () => finish(socket.address().address));
+    // with a callback the error would go there, untyped
+    socket.once("connect", () => finish(socket.address().address));
+    socket.connect(port, host);
   });
 }

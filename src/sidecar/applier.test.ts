@@ -64,25 +64,36 @@ test("what came before the start is in the start", async () => {
   expect(calls.length).toBe(1);
 });
 
-test("while one apply runs the others wait as one, of the newest state", async () => {
+test("changes of one moment are one, later ones do not wait for those under way", async () => {
+  const { calls, applier, want, finish, clock } = setup();
+  const starting = applier.start();
+  await finish();
+  await starting;
+  want(1);
+  want(2);
+  await clock.advance(0);
+  expect(calls.map(({ agents }) => agents)).toEqual([0, 2]);
+  want(3);
+  await clock.advance(0);
+  expect(calls.map(({ agents }) => agents)).toEqual([0, 2, 3]);
+});
+
+test("what one read-back covers is told of as one, with its newest state and its oldest change", async () => {
   const { calls, applications, applier, want, finish, clock } = setup();
   const starting = applier.start();
   await finish();
   await starting;
   want(1);
+  await clock.advance(10);
   want(2, true);
   await clock.advance(10);
   want(3);
-  expect(calls.length).toBe(2);
-  await finish();
-  expect(calls.map(({ agents }) => agents)).toEqual([0, 1, 3]);
   await clock.advance(5);
-  await finish();
-  expect(applications.slice(1)).toMatchObject([
-    { position: { revision: 1 }, urgent: false, tookMs: 10 },
-    { position: { revision: 3 }, urgent: true, tookMs: 15 },
+  for (const call of calls.slice(1)) call.finish();
+  await clock.advance(0);
+  expect(applications.slice(1)).toEqual([
+    { applied: nothing, position: { generation: 1, revision: 3 }, urgent: true, tookMs: 25 },
   ]);
-  expect(calls.length).toBe(3);
 });
 
 test("a start that fails is the caller's", async () => {
@@ -98,6 +109,7 @@ test("an apply that fails is tried again, and those who wait are not forgotten",
   await finish();
   await starting;
   want(1, true);
+  await clock.advance(0);
   await finish(new Fault({ code: "haproxy_failed", message: "disk full" }));
   expect(failures.map(({ code }) => code)).toEqual(["haproxy_failed"]);
   expect(applier.failure?.code).toBe("haproxy_failed");
@@ -110,19 +122,32 @@ test("an apply that fails is tried again, and those who wait are not forgotten",
   expect(applier.failure).toBeUndefined();
 });
 
-test("after stop nothing begins, and stop waits for what runs", async () => {
-  const { calls, applier, want, finish, clock } = setup();
+test("one failure of several that were under way is one failure, and one more attempt", async () => {
+  const { calls, failures, applier, want, finish, clock } = setup();
   const starting = applier.start();
   await finish();
   await starting;
   want(1);
-  want(2);
-  let stopped = false;
-  const stopping = applier.stop().then(() => (stopped = true));
   await clock.advance(0);
-  expect(stopped).toBe(false);
+  want(2);
+  await clock.advance(0);
+  for (const call of calls.slice(1)) call.finish(new Fault({ code: "haproxy_failed", message: "no" }));
+  await clock.advance(0);
+  expect(failures.length).toBe(1);
+  await clock.advance(5_000);
+  expect(calls.map(({ agents }) => agents)).toEqual([0, 1, 2, 2]);
+});
+
+test("after stop nothing begins, and nothing is heard", async () => {
+  const { calls, applications, failures, applier, want, finish, clock } = setup();
+  const starting = applier.start();
   await finish();
-  await stopping;
-  expect(calls.length).toBe(2);
-  expect(clock.pending).toBe(0);
+  await starting;
+  want(1);
+  await clock.advance(0);
+  applier.stop();
+  want(2);
+  await finish(new Fault({ code: "stopped", message: "the proxy was stopped" }));
+  await clock.advance(10_000);
+  expect([calls.length, applications.length, failures.length, clock.pending]).toEqual([2, 1, 0, 0]);
 });

@@ -1,9 +1,10 @@
-// Keeping HAProxy at the newest state: one apply at a time, always of what is wanted now, tried again until it holds.
+// Keeping HAProxy at the newest state. Every change is handed on at once, since a change at run time must not wait for a
+// reload that another one needs; Proxy takes what comes together and tells when each was read back. What fails is tried again.
 import { fullJitter } from "../core/lib/backoff.ts";
 import type { Cancel, Clock } from "../core/lib/clock.ts";
 import { describeError, Fault } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
-import type { Position } from "../core/model/position.ts";
+import { comparePositions, type Position } from "../core/model/position.ts";
 import type { Applied, Desired, Proxy } from "../core/haproxy/proxy.ts";
 
 const RETRY = { baseMs: 500, capMs: 5_000 };
@@ -11,7 +12,7 @@ const RETRY = { baseMs: 500, capMs: 5_000 };
 /** What should run now, and which state of the registry that is. */
 export type Target = { readonly desired: Desired; readonly position: Position };
 
-/** One apply that HAProxy was read back after. */
+/** What HAProxy was read back to run; several changes may share one. */
 export type Application = {
   readonly applied: Applied;
   readonly position: Position;
@@ -26,7 +27,6 @@ export type ApplierOptions = {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly random?: () => number;
-  /** Asked when an apply begins: what came while the last one ran is in it, and nothing in between is applied for its own sake. */
   readonly target: () => Target;
   readonly onApplied: (application: Application) => void;
   readonly onFailure: (failure: Fault) => void;
@@ -35,48 +35,79 @@ export type ApplierOptions = {
 export interface Applier {
   /** Starts HAProxy with what is wanted now. @throws what `Proxy.start` throws */
   start(): Promise<void>;
-  /** What is wanted changed. Before `start` it is only noted. */
+  /** What is wanted changed. Before `start` it is only noted; changes of one moment are one. */
   request(urgent: boolean): void;
   /** Why HAProxy does not run what is wanted, or undefined. */
   readonly failure: Fault | undefined;
-  /** Begins nothing new; resolves when what runs has ended. */
-  stop(): Promise<void>;
+  /** Begins nothing new, and hears nothing more of what is under way. */
+  stop(): void;
 }
 
-/** Changes that no apply has begun with: since when they wait, and whether somebody waits for them. */
+/** Changes that were not handed on yet: since when, and whether somebody waits for them. */
 type Pending = { readonly since: number; readonly urgent: boolean };
+type Finished = Pending & { readonly applied: Applied; readonly position: Position };
 
 export function createApplier(options: ApplierOptions): Applier {
   const { proxy, clock, logger, random = Math.random, target, onApplied, onFailure } = options;
   let pending: Pending | undefined;
-  let running: Promise<void> | undefined;
+  let scheduled = false;
+  let finished: Finished[] = [];
   let started = false;
   let stopped = false;
   let failure: Fault | undefined;
   let failures = 0;
   let retry: Cancel | undefined;
 
-  const apply = async (taken: Pending, how: Proxy["apply"]): Promise<void> => {
-    const { desired, position } = target();
-    const applied = await how(desired);
-    failure = undefined;
-    failures = 0;
-    onApplied({ applied, position, urgent: taken.urgent, tookMs: clock.now() - taken.since });
+  const note = ({ since, urgent }: Pending): void => {
+    pending = { since: Math.min(since, pending?.since ?? since), urgent: urgent || pending?.urgent === true };
   };
 
-  const run = async (): Promise<void> => {
-    for (let taken = pending; taken !== undefined; taken = pending) {
-      pending = undefined;
-      try {
-        await apply(taken, (desired) => proxy.apply(desired));
-      } catch (error) {
-        fail(taken, error);
-        return;
-      }
-    }
+  const schedule = (): void => {
+    if (scheduled || !started || stopped) return;
+    scheduled = true;
+    queueMicrotask(go);
+  };
+
+  const go = (): void => {
+    scheduled = false;
+    retry?.();
+    retry = undefined;
+    const taken = pending;
+    if (taken === undefined || stopped) return;
+    pending = undefined;
+    const { desired, position } = target();
+    proxy.apply(desired).then(
+      (applied) => finish({ ...taken, applied, position }),
+      (error: unknown) => fail(taken, error),
+    );
+  };
+
+  /** Proxy answers all that one read-back covers in the same turn: they are told of as one. */
+  const finish = (one: Finished): void => {
+    finished.push(one);
+    if (finished.length === 1) queueMicrotask(tell);
+  };
+
+  const tell = (): void => {
+    const all = finished;
+    finished = [];
+    const newest = all.toSorted((a, b) => comparePositions(a.position, b.position)).at(-1);
+    if (newest === undefined || stopped) return;
+    failure = undefined;
+    failures = 0;
+    onApplied({
+      applied: newest.applied,
+      position: newest.position,
+      urgent: all.some(({ urgent }) => urgent),
+      tookMs: clock.now() - Math.min(...all.map(({ since }) => since)),
+    });
   };
 
   const fail = (taken: Pending, error: unknown): void => {
+    if (stopped) return;
+    note(taken);
+    // one failure fails all that were under way
+    if (retry !== undefined) return;
     failure =
       error instanceof Fault ? error : new Fault({ code: "apply_failed", message: describeError(error), cause: error });
     logger.error(
@@ -84,47 +115,33 @@ export function createApplier(options: ApplierOptions): Applier {
       `HAProxy does not run the newest state: ${failure.message}`,
     );
     onFailure(failure);
-    note(taken.urgent, taken.since);
-    retry?.();
-    retry = stopped ? undefined : clock.after(fullJitter(failures, { ...RETRY, random }), go);
+    retry = clock.after(fullJitter(failures, { ...RETRY, random }), go);
     failures += 1;
-  };
-
-  const note = (urgent: boolean, since: number): void => {
-    pending = { since: Math.min(since, pending?.since ?? since), urgent: urgent || pending?.urgent === true };
-  };
-
-  const go = (): void => {
-    retry?.();
-    retry = undefined;
-    if (!started || stopped || running !== undefined || pending === undefined) return;
-    running = run().finally(() => {
-      running = undefined;
-      // a request between the loop's last look and here
-      if (retry === undefined) go();
-    });
   };
 
   return {
     async start() {
       const taken = pending ?? { since: clock.now(), urgent: false };
       pending = undefined;
-      await apply(taken, (desired) => proxy.start(desired));
+      const { desired, position } = target();
+      const applied = await proxy.start(desired);
+      if (stopped) return;
       started = true;
-      go();
+      finish({ ...taken, applied, position });
+      if (pending !== undefined) schedule();
     },
     request(urgent) {
-      note(urgent, clock.now());
-      go();
+      note({ since: clock.now(), urgent });
+      schedule();
     },
     get failure() {
       return failure;
     },
-    async stop() {
+    stop() {
       stopped = true;
       pending = undefined;
       retry?.();
-      await running;
+      retry = undefined;
     },
   };
 }

@@ -9,6 +9,9 @@ export interface StateLock {
   release(): void;
 }
 
+/** A database that nothing refers to is closed by the garbage collector, and its lock is gone. */
+const held = new Set<Database>();
+
 /**
  * Makes the state directory if need be, and claims it.
  * @throws Fault `state_dir_in_use` while another sidecar lives there, `state_dir` when it cannot be written
@@ -40,8 +43,10 @@ export async function lockStateDirectory(directory: string): Promise<StateLock> 
       cause: error,
     });
   }
+  held.add(database);
   return {
     release() {
+      if (!held.delete(database)) return;
       database.run("ROLLBACK");
       database.close();
     },

@@ -1,5 +1,6 @@
 // The sidecar's own metrics, all in one place so that their names are. HAProxy's come from HAProxy.
 import { Counter, createMetrics, Gauge, Histogram, LATENCY_BUCKETS, type Registry } from "../core/lib/metrics.ts";
+import type { AccessRecord } from "../core/haproxy/access-log.ts";
 
 export type SidecarMetrics = {
   readonly registry: Registry;
@@ -58,4 +59,13 @@ export function createSidecarMetrics(): SidecarMetrics {
       buckets: LATENCY_BUCKETS,
     }),
   };
+}
+
+/** @param knows whether the host routes a service; names that callers made up share one label */
+export function countRequest(metrics: SidecarMetrics, record: AccessRecord, knows: (service: string) => boolean): void {
+  const service = record.service !== undefined && knows(record.service) ? record.service : "unknown";
+  const status = record.status < 0 ? "aborted" : `${Math.floor(record.status / 100)}xx`;
+  metrics.requests.inc({ service, instance: record.instance ?? "", status });
+  if (record.retries > 0) metrics.retries.inc({ service }, record.retries);
+  if (record.timings.total >= 0) metrics.duration.observe({ service }, record.timings.total / 1_000);
 }

@@ -23,14 +23,11 @@ const RETRY_MS = 5_000;
 
 /** What is kept. */
 export type Kept = {
-  /**
-   * Names this sidecar to Atlas, which refuses a second one of the same host. It outlives restarts, so that the next process
-   * may take over the stream of one that died a moment ago.
-   */
-  readonly boot: string;
   /** Undefined: Atlas was never heard. */
   readonly view: View | undefined;
   readonly locals: ReadonlyMap<string, LocalInstance>;
+  /** How many agents the realm had: HAProxy's checks depend on it, and a guess would cost a reload. */
+  readonly agents: number;
 };
 
 const holdSchema = z.object({
@@ -60,21 +57,21 @@ const localSchema = z.object({
 
 const fileSchema = z.object({
   format: z.literal(1),
-  boot: z.uuid(),
   snapshot: snapshotSchema.optional(),
   holds: z.array(holdSchema),
   remembered: z.record(z.string(), readDefinitionSchema),
   locals: z.array(localSchema),
+  agents: z.int().min(0).default(1),
 });
 type File = z.input<typeof fileSchema>;
 
-function encode({ boot, view, locals }: Kept): string {
+function encode({ view, locals, agents }: Kept): string {
   const file: File = {
     format: 1,
-    boot,
     snapshot: view?.snapshot as File["snapshot"],
     holds: [...(view?.holds.values() ?? [])],
     remembered: view?.remembered ?? {},
+    agents,
     locals: [...locals.values()].map(
       ({ id, service, instance, spec, unsent, definition, ttlMs, draining, health, left }) => {
         const { healthy } = health;
@@ -106,7 +103,7 @@ function decode(text: string, realm: string, now: number): Kept {
     health: { ...unchecked, healthy, proven: healthy === true },
     written: undefined,
   }));
-  return { boot: file.boot, view, locals: new Map(locals.map((local) => [local.id, local])) };
+  return { view, locals: new Map(locals.map((local) => [local.id, local])), agents: file.agents };
 }
 
 /**
