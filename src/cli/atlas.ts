@@ -1,5 +1,4 @@
 import { z } from "zod";
-import { createLogger } from "../core/lib/logger.ts";
 import { defineCommand } from "./command.ts";
 import { ConfigError, formatSource } from "./config.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -42,6 +41,7 @@ export const atlas = defineCommand({
       ]);
     }
     const { startAtlas } = await import("../atlas/atlas.ts");
+    const { createLogger } = await import("../core/lib/logger.ts");
     const logger = createLogger({ name: "atlas", level: values.logLevel, format: values.logFormat });
     const fault = await runProgram(async () => {
       const running = await startAtlas({ listen, realm, dataDir }, { logger });

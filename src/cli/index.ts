@@ -3,13 +3,11 @@ import { Command as Commander, CommanderError } from "commander";
 import { describeError, Fault } from "../core/lib/errors.ts";
 import { VERSION } from "../core/lib/version.ts";
 import { type Command, usageError } from "./command.ts";
-import { type CommandGroup, commandGroups } from "./commands.ts";
+import type { CommandGroup } from "./commands.ts";
 import { ConfigError, flagOf, loadConfig, suggest } from "./config.ts";
 import { EXIT, type ExitCode, exitCodeOf } from "./exit-codes.ts";
 import { formatDefault, type Option } from "./options.ts";
 import { guardOutput, outputLost } from "./output.ts";
-
-export { usageError } from "./command.ts";
 
 const SOURCES = `An option is also a variable (--log-level: SMARTSTACK_LOG_LEVEL) and a key of the --config file
 (log-level: info). A flag wins over a variable, a variable over the file.`;
@@ -17,12 +15,13 @@ const SOURCES = `An option is also a variable (--log-level: SMARTSTACK_LOG_LEVEL
 /**
  * Runs one command line.
  * @param argv without the program's own name
+ * @param groups the commands there are. @default all
  * @returns the exit status; messages went to standard error
  */
-export async function run(argv: readonly string[], groups: readonly CommandGroup[] = commandGroups): Promise<ExitCode> {
+export async function run(argv: readonly string[], groups?: readonly CommandGroup[]): Promise<ExitCode> {
   guardOutput();
   let status: ExitCode = EXIT.done;
-  const program = createProgram(argv, groups, (code) => {
+  const program = createProgram(argv, groups ?? (await loadCommands(argv)), (code) => {
     status = code;
   });
   const { before } = splitRest(argv);
@@ -32,6 +31,11 @@ export async function run(argv: readonly string[], groups: readonly CommandGroup
   } catch (error) {
     return report(error);
   }
+}
+
+/** Building the schemas of all options takes 20 ms: a script that asks for the version need not wait for them. */
+async function loadCommands([first]: readonly string[]): Promise<readonly CommandGroup[]> {
+  return first === "--version" ? [] : (await import("./commands.ts")).commandGroups;
 }
 
 function createProgram(
