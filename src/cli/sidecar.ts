@@ -3,7 +3,27 @@ import { defineCommand } from "./command.ts";
 import { atlasAccess, atlasOptions } from "./connection.ts";
 import { EXIT } from "./exit-codes.ts";
 import { runProgram } from "./lifecycle.ts";
-import { defaultHost, defaultStateDirectory, host, hostPort, option, path, shared, text, toggle } from "./options.ts";
+import { label } from "../core/model/names.ts";
+import {
+  defaultHost,
+  defaultStateDirectory,
+  host,
+  type HostPort,
+  hostPort,
+  type Kind,
+  option,
+  path,
+  shared,
+  toggle,
+} from "./options.ts";
+
+const zone: Kind<string> = { placeholder: "ZONE", schema: label };
+
+// clients have to know it: the system must not choose
+const fixedHostPort: Kind<HostPort> = {
+  ...hostPort,
+  schema: hostPort.schema.refine(({ port }) => port !== 0, "must name a port"),
+};
 
 export const sidecar = defineCommand({
   name: "sidecar",
