@@ -15,20 +15,17 @@ afterEach(async () => {
 async function connect(host: string, boot = "boot-1") {
   const cuts: string[] = [];
   let leave = (): void => undefined;
-  leave = await world.agents.connect({ host, boot, zone: "z", version: "1" }, (reason) => {
+  leave = await world.leases.connect({ host, boot, zone: "z", version: "1" }, (reason) => {
     cuts.push(reason);
     leave();
   });
   return { cuts, leave };
 }
-const ack = (host: string, revision = world.registry.state().revision) =>
-  world.agents.acknowledge(host, {
-    generation: world.registry.state().generation,
-    revision,
-    rejected: [],
-    reloaded: false,
-    tookMs: 1,
-  });
+const ack = (host: string) => {
+  const { generation, revision } = world.registry.state();
+  world.agents.acknowledge(host, { generation, revision, rejected: [], reloaded: false, tookMs: 1 });
+  world.leases.acked(host);
+};
 const instances = (): string[] => [...world.registry.state().instances.keys()].sort();
 const reasons = (): unknown[] => [...world.registry.state().removed.values()].map(({ id, reason }) => [id, reason]);
 
@@ -149,6 +146,7 @@ describe("a start of Atlas", () => {
     await world.put("identity", "a:1", { agent: "a" });
     const { live } = world;
     await world.pass(25_000);
+    world.leases.stop();
     world.agents.stop();
     const again = await createWorldOn(live);
     await again.pass(29_999);

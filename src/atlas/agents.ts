@@ -1,18 +1,15 @@
-// The agents of the realm: whose lease lives, who is in grace, what each has applied, and when the instances of one that is
-// gone expire. Leases themselves lie in the live store, so that every replica sees them.
+// The agents of the realm: who is here, who is in grace, what each has applied, and when the instances of one that is gone
+// expire. Whether an agent is here is what the leases in the live store say, so every replica sees the same.
 import type { Cancel, Clock } from "../core/lib/clock.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Ack, Agent, Rejection } from "../core/model/agent.ts";
 import type { Position } from "../core/model/position.ts";
-import type { Lease, LeaseView, LiveStore } from "../core/registry/live-store.ts";
+import type { LeaseView, LiveStore } from "../core/registry/live-store.ts";
 import type { Registry } from "./registry.ts";
 
 /** How long an agent's instances outlive its lease. */
 const GRACE_MS = 30_000;
-/** An agent that acked within this time is live. Agents ack at least every 10 s. */
-const LIVE_MS = 30_000;
-const SWEEP_MS = 5_000;
 /** More agents than this vanishing together is our blindness rather than their death. */
 const VANISH = { atLeast: 2, share: 0.15 };
 
@@ -36,9 +33,6 @@ type Entry = {
   applied: Position | undefined;
   rejected: readonly Rejection[];
 };
-
-/** An agent's open stream to this replica. */
-type Connection = { readonly boot: string; readonly cut: (reason: string) => void; ackedAt: number };
 
 /** What waits want to know about. */
 export type AgentEvent = { readonly kind: "joined" | "acked" | "left"; readonly host: string };
@@ -67,10 +61,8 @@ export class Agents {
   readonly #logger: Logger;
   readonly #expireInstances: (host: string) => Promise<void>;
   readonly #entries = new Map<string, Entry>();
-  readonly #connections = new Map<string, Connection>();
   readonly #listeners = new Set<(event: AgentEvent) => void>();
   readonly #unsubscribes: (() => void)[] = [];
-  #sweep: Cancel | undefined;
   #wasDamped = false;
 
   /** Every agent that owns instances gets a fresh grace: it could not have been watching while we were not there. */
@@ -89,7 +81,6 @@ export class Agents {
         else if (event.kind === "reset") this.#meetOwners([...registry.state().instances.values()]);
       }),
     );
-    this.#scheduleSweep();
   }
 
   /** How many agents count: a lease that lives, grace included. */
@@ -102,40 +93,6 @@ export class Agents {
     return () => this.#listeners.delete(listener);
   }
 
-  /**
-   * Takes the lease of a host for an agent that opens a stream. The same boot replaces its own older stream.
-   * @param cut ends that stream, saying why
-   * @returns what to call when the stream is over
-   * @throws ProblemFault `conflict` while another boot of that host is live
-   */
-  async connect(lease: Lease, cut: (reason: string) => void): Promise<() => void> {
-    const { host, boot } = lease;
-    const other = this.#connections.get(host);
-    if (other !== undefined && other.boot !== boot && this.#clock.now() - other.ackedAt < LIVE_MS) {
-      throw new ProblemFault(
-        "conflict",
-        `another agent of ${host} is live (boot ${other.boot}). Two machines with one name? Give each its own --host`,
-      );
-    }
-    const connection: Connection = { boot, cut, ackedAt: this.#clock.now() };
-    this.#connections.set(host, connection);
-    other?.cut(other.boot === boot ? "the same agent opened a new stream" : "another agent took over this host");
-    const leave = (): void => {
-      if (this.#connections.get(host) !== connection) return;
-      this.#connections.delete(host);
-      void this.#live.releaseLease(host).catch((error: unknown) => {
-        this.#logger.warn({ err: error, host }, "lease could not be released; it ends with this replica's session");
-      });
-    };
-    try {
-      await this.#live.claimLease(lease);
-    } catch (error) {
-      leave();
-      throw error;
-    }
-    return leave;
-  }
-
   /** @throws ProblemFault `not_found` when nobody knows that agent */
   acknowledge(host: string, ack: Ack): void {
     const entry = this.#entries.get(host);
@@ -145,8 +102,6 @@ export class Agents {
         `no agent of ${host} holds a lease; it opens a watch with agent= and boot= first`,
       );
     }
-    const connection = this.#connections.get(host);
-    if (connection !== undefined) connection.ackedAt = this.#clock.now();
     entry.applied = { generation: ack.generation, revision: ack.revision };
     entry.rejected = ack.rejected;
     // an ack without a stream is a sign of life all the same
@@ -215,7 +170,6 @@ export class Agents {
 
   stop(): void {
     for (const unsubscribe of this.#unsubscribes) unsubscribe();
-    this.#sweep?.();
     for (const { presence } of this.#entries.values()) if (presence.kind === "grace") presence.cancel();
   }
 
@@ -330,17 +284,6 @@ export class Agents {
       for (const entry of held) this.#startGrace(entry, true);
     }
     this.#wasDamped = damped && held.length > 0;
-  }
-
-  /** Cuts off agents that stopped acking: a dead host's connection can look open for a quarter of an hour. */
-  #scheduleSweep(): void {
-    this.#sweep = this.#clock.after(SWEEP_MS, () => {
-      const oldest = this.#clock.now() - LIVE_MS;
-      for (const { ackedAt, cut } of this.#connections.values()) {
-        if (ackedAt < oldest) cut(`no ack for ${LIVE_MS / 1_000} s`);
-      }
-      this.#scheduleSweep();
-    });
   }
 
   #emit(event: AgentEvent): void {

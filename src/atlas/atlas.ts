@@ -5,6 +5,11 @@ import { type Logger, silentLogger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
 import { createSqliteStores } from "../core/registry/sqlite.ts";
 import { Agents } from "./agents.ts";
+import { Leases } from "./leases.ts";
+import { AuditTrail } from "./audit-trail.ts";
+import { metadataQueue } from "./metadata-queue.ts";
+import { PortOperations } from "./port-operations.ts";
+import { SettingsOperations } from "./settings-operations.ts";
 import { createAtlasMetrics } from "./metrics.ts";
 import { Operations } from "./operations.ts";
 import type { Parts } from "./parts.ts";
@@ -43,7 +48,12 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const { live, meta } = createSqliteStores({ directory: config.dataDir, realm: config.realm, clock });
   const registry = new Registry({ realm: config.realm, live, meta, clock, logger });
   await registry.open();
-  const operations = new Operations({ registry, live, meta, clock, logger });
+  const audit = new AuditTrail({ meta, clock, logger });
+  const writes = { registry, live, meta, audit, metadata: metadataQueue() };
+  const operations = new Operations(writes);
+  const settings = new SettingsOperations(writes, clock);
+  const ports = new PortOperations(writes);
+  const leases = new Leases({ live, clock, logger });
   const agents = new Agents({ live, registry, clock, logger, expire: (host) => operations.expire(host) });
   const waits = new Waits(agents, clock);
   const metrics = createAtlasMetrics();
@@ -59,7 +69,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     },
   });
   const degraded = (): readonly string[] => [...registry.degraded(), ...[agents.degraded() ?? []].flat()];
-  const parts: Parts = { registry, meta, operations, hub, agents, waits, clock, degraded };
+  const parts: Parts = { registry, meta, operations, settings, ports, hub, leases, agents, waits, clock, degraded };
   metrics.observe(parts);
   const routes = [...registryRoutes(parts), ...agentRoutes(parts), ...metadataRoutes(parts)];
   const respond = createRouter({
@@ -73,6 +83,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
 
   const stopParts = async (): Promise<void> => {
     waits.stop();
+    leases.stop();
     agents.stop();
     hub.stop("Atlas is stopping");
     await registry.close();

@@ -7,7 +7,12 @@ import { silentLogger } from "../core/lib/logger.ts";
 import { readSse, type SseEvent } from "../core/lib/sse.ts";
 import { createSqliteStores, type Stores } from "../core/registry/sqlite.ts";
 import { Agents } from "./agents.ts";
-import { type Actor, Operations } from "./operations.ts";
+import { Leases } from "./leases.ts";
+import { type Actor, AuditTrail } from "./audit-trail.ts";
+import { metadataQueue } from "./metadata-queue.ts";
+import { Operations } from "./operations.ts";
+import { PortOperations } from "./port-operations.ts";
+import { SettingsOperations } from "./settings-operations.ts";
 import { Registry } from "./registry.ts";
 import { Waits } from "./waits.ts";
 import { WatchHub } from "./watch-hub.ts";
@@ -20,6 +25,9 @@ export type World = {
   readonly meta: Stores["meta"];
   readonly registry: Registry;
   readonly operations: Operations;
+  readonly settings: SettingsOperations;
+  readonly ports: PortOperations;
+  readonly leases: Leases;
   readonly agents: Agents;
   readonly waits: Waits;
   readonly hub: WatchHub;
@@ -46,7 +54,12 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   const { live, meta } = options.stores?.(plain) ?? plain;
   const registry = new Registry({ realm: "local", live, meta, clock, logger: silentLogger });
   await registry.open();
-  const operations = new Operations({ registry, live, meta, clock, logger: silentLogger });
+  const audit = new AuditTrail({ meta, clock, logger: silentLogger });
+  const writes = { registry, live, meta, audit, metadata: metadataQueue() };
+  const operations = new Operations(writes);
+  const settings = new SettingsOperations(writes, clock);
+  const ports = new PortOperations(writes);
+  const leases = new Leases({ live, clock, logger: silentLogger });
   const agents = new Agents({ live, registry, clock, logger: silentLogger, expire: (host) => operations.expire(host) });
   const waits = new Waits(agents, clock);
   const hub = new WatchHub({
@@ -62,6 +75,9 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     meta,
     registry,
     operations,
+    settings,
+    ports,
+    leases,
     agents,
     waits,
     hub,
@@ -73,6 +89,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     async dispose() {
       waits.stop();
       hub.stop("the test is over");
+      leases.stop();
       agents.stop();
       await registry.close();
       if (options.directory === undefined) await rm(directory, { recursive: true, force: true });

@@ -47,13 +47,13 @@ describe("a definition", () => {
 
   test("may not take the loopback port of another service, bound or reserved", async () => {
     const tcp = (localPort: number) => definition({ protocol: "tcp", localPort });
-    const { port } = await world.operations.reservePort("billing", ACTOR);
+    const { port } = await world.ports.reserve("billing", ACTOR);
     await world.operations.putService("redis", tcp(6379), ACTOR);
     expect(await codeOf(world.operations.putService("other", tcp(6379), ACTOR))).toBe("conflict");
     expect(await codeOf(world.operations.putService("other", tcp(port), ACTOR))).toBe("conflict");
     expect(await codeOf(world.operations.putService("redis", { ...tcp(6379), owner: "core" }, ACTOR))).toBeUndefined();
     await world.operations.putService("early", tcp(5001), ACTOR);
-    expect((await world.operations.reservePort("third", ACTOR)).port).toBe(5002);
+    expect((await world.ports.reserve("third", ACTOR)).port).toBe(5002);
   });
 });
 
@@ -122,7 +122,7 @@ describe("an instance", () => {
 
 describe("settings", () => {
   const put = (values: Record<string, number>, expected?: number) =>
-    world.operations.putSettings("identity", values, expected, ACTOR);
+    world.settings.put("identity", values, expected, ACTOR);
 
   test("are new once, the same without a version, and checked against what the writer saw", async () => {
     expect(await put({ A: 1 })).toMatchObject({ created: true, changed: true, version: 1 });
@@ -140,8 +140,8 @@ describe("settings", () => {
 
   test("deleted are empty, and their history stays", async () => {
     await put({ A: 1 });
-    expect(await world.operations.deleteSettings("identity", undefined, ACTOR)).toMatchObject({ version: 2 });
-    expect(await world.operations.deleteSettings("identity", undefined, ACTOR)).toMatchObject({ changed: false });
+    expect(await world.settings.delete("identity", undefined, ACTOR)).toMatchObject({ version: 2 });
+    expect(await world.settings.delete("identity", undefined, ACTOR)).toMatchObject({ changed: false });
     expect((await world.meta.settingsHistory("identity", 9)).map(({ values }) => values)).toEqual([{}, { A: 1 }]);
   });
 });
@@ -154,11 +154,11 @@ describe("the audit trail", () => {
     await world.operations.putInstance("identity", "a", { port: 5000 }, actor);
     await world.operations.patchInstance("identity", "a", { enabled: false }, actor);
     await world.operations.deleteInstance("identity", "a", undefined, actor);
-    await world.operations.putSettings("identity", { A: 1 }, undefined, actor);
-    await world.operations.deleteSettings("identity", undefined, actor);
-    await world.operations.reservePort("identity", actor);
-    await world.operations.reservePort("identity", actor);
-    await world.operations.releasePort("identity", actor);
+    await world.settings.put("identity", { A: 1 }, undefined, actor);
+    await world.settings.delete("identity", undefined, actor);
+    await world.ports.reserve("identity", actor);
+    await world.ports.reserve("identity", actor);
+    await world.ports.release("identity", actor);
     await world.operations.deleteService("identity", false, actor);
     const entries = [...(await world.meta.audit(100))].reverse();
     expect(entries.map(({ kind }) => kind)).toEqual([

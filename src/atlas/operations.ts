@@ -1,49 +1,45 @@
-// Every write of Atlas: what it checks, what it does to the two stores, and what it leaves in the audit trail.
+// Writes of services and instances: what they check, what they do to the two stores, what they leave in the audit trail.
 import { isDeepStrictEqual } from "node:util";
-import type { Clock } from "../core/lib/clock.ts";
-import { errorCode, Fault } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
-import type { Logger } from "../core/lib/logger.ts";
-import { type Serial, serial } from "../core/lib/serial.ts";
 import { type PatchInstance, type PutInstance, registrationFromPut } from "../core/model/instance.ts";
 import { type Definition, defaultDefinition, mergePublished } from "../core/model/service.ts";
-import type { Settings, SettingsValues } from "../core/model/settings.ts";
 import type { InstanceDecision, InstanceRecord, LiveStore, Written } from "../core/registry/live-store.ts";
 import type { MetaStore } from "../core/registry/meta-store.ts";
+import type { Actor, AuditTrail } from "./audit-trail.ts";
+import type { MetadataQueue } from "./metadata-queue.ts";
 import type { Registry } from "./registry.ts";
-
-/** Who writes, as the audit trail will say. */
-export type Actor = { readonly who: string; readonly from: string; readonly reason?: string | undefined };
 
 /** The answer to a write; `created`: there was none before. */
 export type Outcome = Written & { readonly created: boolean };
 
+/** What every kind of write works on. */
 export type OperationsOptions = {
   readonly registry: Registry;
   readonly live: LiveStore;
   readonly meta: MetaStore;
-  readonly clock: Clock;
-  readonly logger: Logger;
+  readonly audit: AuditTrail;
+  readonly metadata: MetadataQueue;
 };
 
-/** How often a metadata write that lost a race to another replica is repeated. */
-const ATTEMPTS = 5;
+/** The answer to a write that does not move the revision. */
+export function unmoved(live: LiveStore, changed: boolean): Written {
+  const { generation, revision } = live.state();
+  return { generation, revision, changed };
+}
 
 export class Operations {
   readonly #registry: Registry;
   readonly #live: LiveStore;
   readonly #meta: MetaStore;
-  readonly #clock: Clock;
-  readonly #logger: Logger;
-  // read, then write a version, then make it count: one at a time here, so that only other replicas can get in between
-  readonly #metadata: Serial = serial();
+  readonly #audit: AuditTrail;
+  readonly #metadata: MetadataQueue;
 
-  constructor({ registry, live, meta, clock, logger }: OperationsOptions) {
+  constructor({ registry, live, meta, audit, metadata }: OperationsOptions) {
     this.#registry = registry;
     this.#live = live;
     this.#meta = meta;
-    this.#clock = clock;
-    this.#logger = logger;
+    this.#audit = audit;
+    this.#metadata = metadata;
   }
 
   /** An operator's definition: replaces the one that is. @throws ProblemFault `conflict` when its localPort is taken */
@@ -63,7 +59,7 @@ export class Operations {
     const definition = this.#registry.state().services.get(service);
     const before = { definition, instances: this.#registry.instancesOf(service) };
     const written = await this.#live.deleteService(service, { force });
-    await this.#audit(written, actor, { kind: "service.delete", target: service, before, after: null });
+    await this.#audit.note(written, actor, { kind: "service.delete", target: service, before, after: null });
     return { ...written, created: false };
   }
 
@@ -130,44 +126,6 @@ export class Operations {
     }));
   }
 
-  /**
-   * @param expected the version the writer saw, from If-Match; undefined: any
-   * @throws ProblemFault `stale` when it is another one
-   */
-  putSettings(
-    service: string,
-    values: SettingsValues,
-    expected: number | undefined,
-    actor: Actor,
-  ): Promise<Outcome & { readonly version: number }> {
-    return this.#setSettings(service, values, expected, "settings.put", actor);
-  }
-
-  /** Back to nothing set; the history stays. */
-  deleteSettings(
-    service: string,
-    expected: number | undefined,
-    actor: Actor,
-  ): Promise<Outcome & { readonly version: number }> {
-    return this.#setSettings(service, {}, expected, "settings.delete", actor);
-  }
-
-  /** @throws Fault `conflict` when no port is free */
-  async reservePort(service: string, actor: Actor): Promise<Outcome & { readonly port: number }> {
-    const taken = new Set([...this.#registry.state().services.values()].flatMap(({ localPort }) => localPort ?? []));
-    const { port, created } = await this.#meta.reservePort(service, taken);
-    const written = this.#unmoved(created);
-    await this.#audit(written, actor, { kind: "port.reserve", target: service, before: null, after: { port } });
-    return { ...written, created, port };
-  }
-
-  async releasePort(service: string, actor: Actor): Promise<Outcome> {
-    const before = (await this.#meta.ports()).find((reservation) => reservation.service === service);
-    const written = this.#unmoved(await this.#meta.releasePort(service));
-    await this.#audit(written, actor, { kind: "port.release", target: service, before: before ?? null, after: null });
-    return { ...written, created: false };
-  }
-
   async #update(
     service: string,
     instance: string,
@@ -182,7 +140,7 @@ export class Operations {
       decision = decide(current);
       return decision;
     });
-    await this.#audit(written, actor, {
+    await this.#audit.note(written, actor, {
       kind,
       target: `${service}/${instance}`,
       before: flat(before),
@@ -210,28 +168,26 @@ export class Operations {
       published: Definition | undefined;
     },
   ): Promise<Outcome> {
-    return this.#metadata.run(() =>
-      this.#retried(async () => {
-        const current = await this.#registry.definition(service);
-        const next = decide(current);
-        await this.#checkLocalPort(service, next.definition);
-        if (
-          current !== undefined &&
-          isDeepStrictEqual(current.definition, next.definition) &&
-          isDeepStrictEqual(current.published, next.published)
-        ) {
-          return { ...this.#unmoved(false), created: false };
-        }
-        const written = await this.#registry.define(service, next, current?.version);
-        await this.#audit(written, actor, {
-          kind: "service.put",
-          target: service,
-          before: current?.definition ?? null,
-          after: next.definition,
-        });
-        return { ...written, created: current === undefined };
-      }),
-    );
+    return this.#metadata(async () => {
+      const current = await this.#registry.definition(service);
+      const next = decide(current);
+      await this.#checkLocalPort(service, next.definition);
+      if (
+        current !== undefined &&
+        isDeepStrictEqual(current.definition, next.definition) &&
+        isDeepStrictEqual(current.published, next.published)
+      ) {
+        return { ...unmoved(this.#live, false), created: false };
+      }
+      const written = await this.#registry.define(service, next, current?.version);
+      await this.#audit.note(written, actor, {
+        kind: "service.put",
+        target: service,
+        before: current?.definition ?? null,
+        after: next.definition,
+      });
+      return { ...written, created: current === undefined };
+    });
   }
 
   async #defineDefault(service: string, actor: Actor): Promise<void> {
@@ -249,73 +205,6 @@ export class Operations {
     if (owner !== undefined)
       throw new ProblemFault("conflict", `localPort ${localPort} belongs to ${owner}; choose another`);
   }
-
-  #setSettings(
-    service: string,
-    values: SettingsValues,
-    expected: number | undefined,
-    kind: string,
-    actor: Actor,
-  ): Promise<Outcome & { readonly version: number }> {
-    return this.#metadata.run(() =>
-      this.#retried(async () => {
-        const current: Settings = await this.#registry.settings(service);
-        if (expected !== undefined && expected !== current.version) {
-          throw new ProblemFault(
-            "stale",
-            `the settings of ${service} are at version ${current.version}, not ${expected}; read them again`,
-            { headers: { etag: etagOf(current.version) } },
-          );
-        }
-        if (isDeepStrictEqual(current.values, values))
-          return { ...this.#unmoved(false), created: false, version: current.version };
-        const at = new Date(this.#clock.now()).toISOString();
-        const version = await this.#meta.addSettings(service, values, at, actor.who);
-        const written = await this.#live.setSettings(service, version, current.version || undefined);
-        await this.#audit(written, actor, { kind, target: service, before: current.values, after: values });
-        return { ...written, created: current.version === 0, version };
-      }),
-    );
-  }
-
-  /** Repeats a metadata write that another replica overtook between its read and its write. */
-  async #retried<T>(work: () => Promise<T>): Promise<T> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await work();
-      } catch (error) {
-        // a ProblemFault is a considered no; a bare conflict is the store's lost race
-        const lostRace = !(error instanceof ProblemFault) && error instanceof Fault && errorCode(error) === "conflict";
-        if (!lostRace || attempt === ATTEMPTS) throw error;
-      }
-    }
-  }
-
-  /** The answer to a write that does not move the revision. */
-  #unmoved(changed: boolean): Written {
-    const { generation, revision } = this.#live.state();
-    return { generation, revision, changed };
-  }
-
-  /** The write stands whether or not this succeeds, so it never fails the write. */
-  async #audit(
-    { changed }: Written,
-    { who, from, reason }: Actor,
-    entry: { readonly kind: string; readonly target: string; readonly before: unknown; readonly after: unknown },
-  ): Promise<void> {
-    if (!changed) return;
-    const at = new Date(this.#clock.now()).toISOString();
-    try {
-      await this.#meta.addAudit({ at, who, from, reason, ...entry });
-    } catch (error) {
-      this.#logger.error({ err: error, audit: { at, who, from, reason, ...entry } }, "audit entry could not be stored");
-    }
-  }
-}
-
-/** The strong ETag of a settings version. */
-export function etagOf(version: number): string {
-  return `"${version}"`;
 }
 
 function afterwards(

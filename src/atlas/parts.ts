@@ -2,7 +2,11 @@
 import type { Clock } from "../core/lib/clock.ts";
 import type { MetaStore } from "../core/registry/meta-store.ts";
 import type { Agents } from "./agents.ts";
-import type { Actor, Operations, Outcome } from "./operations.ts";
+import type { Actor } from "./audit-trail.ts";
+import type { Operations, Outcome } from "./operations.ts";
+import type { PortOperations } from "./port-operations.ts";
+import type { SettingsOperations } from "./settings-operations.ts";
+import type { Leases } from "./leases.ts";
 import type { Registry } from "./registry.ts";
 import type { Call } from "./router.ts";
 import type { Waits } from "./waits.ts";
@@ -12,7 +16,10 @@ export type Parts = {
   readonly registry: Registry;
   readonly meta: MetaStore;
   readonly operations: Operations;
+  readonly settings: SettingsOperations;
+  readonly ports: PortOperations;
   readonly hub: WatchHub;
+  readonly leases: Leases;
   readonly agents: Agents;
   readonly waits: Waits;
   readonly clock: Clock;

@@ -1,5 +1,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { Fault } from "../core/lib/errors.ts";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { errorCode, Fault } from "../core/lib/errors.ts";
 import { defaultDefinition } from "../core/model/service.ts";
 import type { Delta } from "../core/model/snapshot.ts";
 import { ACTOR, createWorld, settle, type World } from "./fixture.ts";
@@ -86,6 +89,23 @@ describe("the registry", () => {
     expect(seen[0]?.services.put.identity?.owner).toBe("core");
   });
 
+  test("a store whose definitions cannot be read is not opened, and not kept from anybody", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "smartstack-atlas-"));
+    const world = await createWorld({ directory });
+    await world.put("identity", "a");
+    await world.dispose();
+    const broken = createWorld({
+      directory,
+      stores: ({ live, meta }) => {
+        meta.definition = () => Promise.reject(new Fault({ code: "meta_missing", message: "it is gone" }));
+        return { live, meta };
+      },
+    });
+    expect(errorCode(await broken.catch((error: unknown) => error))).toBe("meta_missing");
+    await (await createWorld({ directory })).dispose();
+    await rm(directory, { recursive: true });
+  });
+
   test("an old definition is let go when a newer one counts", async () => {
     const world = await worldWithSlowMetadata();
     for (const owner of ["a", "b", "c"])
@@ -101,7 +121,7 @@ describe("the registry", () => {
     await world.put("identity", "a");
     const first = world.registry.snapshot();
     expect(world.registry.snapshot()).toBe(first);
-    await world.operations.putSettings("identity", { A: 1 }, undefined, ACTOR);
+    await world.settings.put("identity", { A: 1 }, undefined, ACTOR);
     expect(world.registry.snapshot()).toBe(first);
     await world.put("identity", "b");
     expect(world.registry.snapshot()).not.toBe(first);

@@ -54,14 +54,19 @@ export class Registry {
     this.#logger = logger;
   }
 
-  /** Opens both halves and reads everything. @throws Fault of the store */
+  /** Opens both halves and reads everything. @throws Fault of the store; then both are closed again */
   async open(): Promise<void> {
-    await this.#live.open();
-    await this.#meta.open();
-    this.#live.onChange((change) => this.#receive(change));
-    const state = this.#live.state();
-    await this.#fetch(state.definitions);
-    this.#state = this.#resolve(state, new Map());
+    try {
+      await this.#live.open();
+      await this.#meta.open();
+      this.#live.onChange((change) => this.#receive(change));
+      const state = this.#live.state();
+      await this.#fetch(state.definitions);
+      this.#state = this.#resolve(state, new Map());
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   async close(): Promise<void> {

@@ -4,7 +4,7 @@ import { ackSchema, agentSchema } from "../core/model/agent.ts";
 import { parsePosition, positionSchema } from "../core/model/position.ts";
 import { deltaSchema, heartbeatSchema, settingsEventSchema, snapshotSchema } from "../core/model/snapshot.ts";
 import type { Lease } from "../core/registry/live-store.ts";
-import type { Agents } from "./agents.ts";
+import type { Leases } from "./leases.ts";
 import { actorOf, type Parts, written } from "./parts.ts";
 import { type Call, route, type Route } from "./router.ts";
 import {
@@ -23,7 +23,7 @@ import type { Watcher } from "./watcher.ts";
 const eventSchemas = z.union([snapshotSchema, deltaSchema, settingsEventSchema, heartbeatSchema]);
 
 export function agentRoutes(parts: Parts): readonly Route[] {
-  const { registry, agents, waits, hub, operations } = parts;
+  const { registry, leases, agents, waits, hub, operations } = parts;
   return [
     route({
       method: "GET",
@@ -48,6 +48,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
       problems: ["invalid", "not_found", "too_large", "wrong_type"],
       handle: ({ params: { host }, body }) => {
         agents.acknowledge(host, body);
+        leases.acked(host);
         const { generation, revision } = registry.state();
         return Response.json({ generation, revision });
       },
@@ -96,7 +97,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
 }
 
 async function watch(
-  { hub, agents }: Parts,
+  { hub, leases }: Parts,
   { query, request, peer }: Call<unknown, z.output<typeof watchQuery>, unknown>,
 ): Promise<Response> {
   const { agent: host, boot, zone, version, service, settings } = query;
@@ -111,15 +112,15 @@ async function watch(
   const watcher =
     host === undefined || boot === undefined
       ? hub.open(wanted)
-      : await openLease(agents, { host, boot, zone, version }, (onEnd) => hub.open({ ...wanted, onEnd }));
+      : await openLease(leases, { host, boot, zone, version }, (onEnd) => hub.open({ ...wanted, onEnd }));
   return new Response(watcher.body, { headers });
 }
 
 /** A stream that holds a lease. A function of its own, so that what lives as long as the stream holds on to nothing else. */
-async function openLease(agents: Agents, lease: Lease, open: (onEnd: () => void) => Watcher): Promise<Watcher> {
+async function openLease(leases: Leases, lease: Lease, open: (onEnd: () => void) => Watcher): Promise<Watcher> {
   let watcher: Watcher | undefined;
   let cut: string | undefined;
-  const leave = await agents.connect(lease, (reason) => {
+  const leave = await leases.connect(lease, (reason) => {
     cut = reason;
     watcher?.end(reason);
   });

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { ProblemFault } from "../core/lib/http.ts";
 import { settingsSchema } from "../core/model/settings.ts";
-import { etagOf, type Outcome } from "./operations.ts";
+import type { Outcome } from "./operations.ts";
 import { actorOf, type Parts, written } from "./parts.ts";
 import { type Call, route, type Route } from "./router.ts";
 import {
@@ -20,11 +20,12 @@ import {
   writeQuery,
   writtenSchema,
 } from "./schemas.ts";
+import { etagOf } from "./settings-operations.ts";
 
 type SettingsCall = Call<z.output<typeof serviceParams>, z.output<typeof writeQuery>, unknown>;
 
 export function metadataRoutes(parts: Parts): readonly Route[] {
-  const { registry, meta, operations } = parts;
+  const { registry, meta, settings, ports } = parts;
   return [
     route({
       method: "GET",
@@ -35,8 +36,8 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
       answers: { 200: { means: 'ETag is "VERSION"', schema: settingsSchema } },
       problems: ["invalid"],
       handle: async ({ params: { service } }) => {
-        const settings = await registry.settings(service);
-        return Response.json(settings, { headers: { etag: etagOf(settings.version) } });
+        const current = await registry.settings(service);
+        return Response.json(current, { headers: { etag: etagOf(current.version) } });
       },
     }),
     route({
@@ -53,7 +54,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
       problems: ["invalid", "stale", "too_large", "wrong_type", "unavailable"],
       handle: (call) =>
         settingsWritten(parts, call, (expected) =>
-          operations.putSettings(call.params.service, call.body.values, expected, actorOf(call)),
+          settings.put(call.params.service, call.body.values, expected, actorOf(call)),
         ),
     }),
     route({
@@ -65,9 +66,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
       answers: { 200: { means: "empty now, or so already", schema: settingsWrittenSchema } },
       problems: ["invalid", "stale", "unavailable"],
       handle: (call) =>
-        settingsWritten(parts, call, (expected) =>
-          operations.deleteSettings(call.params.service, expected, actorOf(call)),
-        ),
+        settingsWritten(parts, call, (expected) => settings.delete(call.params.service, expected, actorOf(call))),
     }),
     route({
       method: "GET",
@@ -97,7 +96,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
           parts,
           call,
           call.body.service,
-          () => operations.reservePort(call.body.service, actorOf(call)),
+          () => ports.reserve(call.body.service, actorOf(call)),
           ({ port }) => ({ service: call.body.service, port }),
         ),
     }),
@@ -120,7 +119,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
       answers: { 200: { means: "released, or free already", schema: writtenSchema } },
       problems: ["invalid", "unavailable"],
       handle: (call) =>
-        written(parts, call, call.params.service, () => operations.releasePort(call.params.service, actorOf(call))),
+        written(parts, call, call.params.service, () => ports.release(call.params.service, actorOf(call))),
     }),
     route({
       method: "GET",

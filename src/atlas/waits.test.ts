@@ -12,7 +12,7 @@ afterEach(async () => {
 });
 
 const connect = (host: string, boot = "1") =>
-  world.agents.connect({ host, boot, zone: "", version: "" }, () => undefined);
+  world.leases.connect({ host, boot, zone: "", version: "" }, () => undefined);
 const ack = (host: string, revision: number, rejected: Rejection[] = []) =>
   world.agents.acknowledge(host, {
     generation: world.registry.state().generation,

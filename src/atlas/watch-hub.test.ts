@@ -154,7 +154,7 @@ describe("the watch hub", () => {
   });
 
   test("settings come at once and with every change, the newest last, and only to who asked", async () => {
-    await world.operations.putSettings("identity", { A: 1 }, undefined, ACTOR);
+    await world.settings.put("identity", { A: 1 }, undefined, ACTOR);
     const asked = watch({ settings: new Set(["identity", "billing"]) });
     const other = watch();
     await settle();
@@ -162,7 +162,7 @@ describe("the watch hub", () => {
       { service: "identity", version: 1, values: { A: 1 } },
       { service: "billing", version: 0, values: {} },
     ]);
-    await Promise.all([2, 3].map((value) => world.operations.putSettings("identity", { A: value }, undefined, ACTOR)));
+    await Promise.all([2, 3].map((value) => world.settings.put("identity", { A: value }, undefined, ACTOR)));
     await settle();
     expect(dataOf(asked.events.at(-1))).toMatchObject({ service: "identity", version: 3, values: { A: 3 } });
     expect(asked.events.every(({ event, id }) => event !== "settings" || id === undefined)).toBe(true);
