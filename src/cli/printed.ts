@@ -2,6 +2,7 @@
 // holds nothing else of smartstack.
 import atlasConfig from "../../config/atlas.yaml" with { type: "text" };
 import serveConfig from "../../config/serve.yaml" with { type: "text" };
+import sidecarConfig from "../../config/sidecar.yaml" with { type: "text" };
 import atlasUnit from "../../config/systemd/smartstack-atlas.service" with { type: "text" };
 import serveUnit from "../../config/systemd/smartstack-serve@.service" with { type: "text" };
 import sidecarUnit from "../../config/systemd/smartstack-sidecar.service" with { type: "text" };
@@ -11,6 +12,7 @@ export const units: Readonly<Record<string, string>> = { atlas: atlasUnit, sidec
 
 export const configurations: Readonly<Record<string, string>> = {
   atlas: atlasConfig,
+  sidecar: sidecarConfig,
   serve: serveConfig,
 };
 

@@ -7,7 +7,7 @@ import { environmentNameOf, flagOf, kebab, type Options } from "./config.ts";
 import { defaultHost, defaultStateDirectory, formatDefault, type Option } from "./options.ts";
 
 /** Programs that have a configuration file of their own in config/. */
-export const CONFIGURABLE = ["atlas", "serve"] as const;
+export const CONFIGURABLE = ["atlas", "sidecar", "serve"] as const;
 
 /**
  * The commented configuration file of a command: `#key: value` is an option at its default (or an example, where it
@@ -17,7 +17,8 @@ export function configFile({ name, summary, options }: Command): string {
   const blocks = Object.entries(options).map(([key, option]) => {
     const value = defaultOf(option);
     const words = option.kind.choices === undefined ? "" : `: ${option.kind.choices.join(", ")}`;
-    const note = value === undefined ? ["# No default; an example:"] : [];
+    const note =
+      value === undefined ? [`# ${isMachineName(option) ? "This machine's name" : "No default"}; an example:`] : [];
     const lines = wrap(option.describe + words, 98).map((line) => `# ${line}`);
     return [...lines, ...note, `#${kebab(key)}: ${yamlOf(value ?? exampleOf(option))}`].join("\n");
   });
@@ -44,8 +45,9 @@ function tableOf(options: Options): string {
     const takes = kind.choices?.join("\\|") ?? kind.placeholder?.replaceAll("|", "\\|");
     const flag = `\`${short === undefined ? "" : `-${short}, `}${flagOf(key)}${takes === undefined ? "" : ` ${takes}`}\``;
     const value = defaultOf(option);
-    const shown = value === undefined || value === false ? "" : `\`${String(value)}\``;
-    return `| ${flag} | \`${environmentNameOf(key)}\` | ${shown} | ${describe.replaceAll("|", "\\|")} |`;
+    const shown = value === undefined || value === false || value === "" ? "" : `\`${String(value)}\``;
+    const fallback = isMachineName(option) ? "this machine's name" : shown;
+    return `| ${flag} | \`${environmentNameOf(key)}\` | ${fallback} | ${describe.replaceAll("|", "\\|")} |`;
   });
   return ["| flag | variable | default | meaning |", "|---|---|---|---|", ...rows].join("\n");
 }
@@ -56,12 +58,16 @@ function defaultOf(option: Option<unknown>): string | number | boolean | undefin
   if (typeof value === "boolean" || typeof value === "number") {
     return option.kind.format === undefined ? value : formatDefault(option);
   }
-  if (value === defaultHost()) return undefined;
+  if (isMachineName(option)) return undefined;
   const shown = formatDefault(option);
   const state = defaultStateDirectory();
   return shown
     ?.replace(new RegExp(`^${RegExp.escape(join(state, "log"))}(?=/|$)`), "/var/log/smartstack")
     .replace(new RegExp(`^${RegExp.escape(state)}(?=/|$)`), "/var/lib/smartstack");
+}
+
+function isMachineName({ default: value }: Option<unknown>): boolean {
+  return value === defaultHost();
 }
 
 function exampleOf({ kind }: Option<unknown>): string {

@@ -1,4 +1,3 @@
-import { createLogger } from "../core/lib/logger.ts";
 import { defineCommand } from "./command.ts";
 import { atlasAccess, atlasOptions } from "./connection.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -52,6 +51,7 @@ export const sidecar = defineCommand({
   async run({ values, sources }) {
     const atlas = atlasAccess({ values, sources });
     const { startSidecar } = await import("../sidecar/sidecar.ts");
+    const { createLogger } = await import("../core/lib/logger.ts");
     const logger = createLogger({ name: "sidecar", level: values.logLevel, format: values.logFormat });
     const { realm, address, bind, admin, stateDir, haproxy } = values;
     const fault = await runProgram(async () => {
