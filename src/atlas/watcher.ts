@@ -1,5 +1,6 @@
 // One open stream, and how much of it may wait in our memory for a reader that does not read.
 import type { Clock } from "../core/lib/clock.ts";
+import { describeError } from "../core/lib/errors.ts";
 import { formatSse } from "../core/lib/sse.ts";
 
 /** Beyond its first event, this much unsent is too much; the kernel's own buffers (a few MB) come before. */
@@ -63,17 +64,29 @@ export class Watcher {
         return;
       }
     }
-    controller.enqueue(bytes);
+    this.#push(controller, bytes);
   }
 
   /** Ends the stream in order, with a last event that says why. */
   end(reason: string): void {
     const controller = this.#controller;
     if (controller === undefined) return;
+    if (!this.#push(controller, encoder.encode(formatSse({ event: "end", data: { reason } })))) return;
     this.#controller = undefined;
-    controller.enqueue(encoder.encode(formatSse({ event: "end", data: { reason } })));
     controller.close();
     this.#onEnd({ by: "atlas", reason });
+  }
+
+  /** False when the stream was closed under us: one broken connection must not keep a change from all the others. */
+  #push(controller: ReadableStreamDefaultController<Uint8Array>, bytes: Uint8Array): boolean {
+    try {
+      controller.enqueue(bytes);
+      return true;
+    } catch (error) {
+      this.#controller = undefined;
+      this.#onEnd({ by: "reader", reason: describeError(error) });
+      return false;
+    }
   }
 
   /** Drops what is unsent; a reader that does not read cannot be told why, the log can. */
