@@ -125,6 +125,56 @@ scenario("an operator defines, registers, disables, enables and removes, and see
   expect((await smartstack("audit")).split("\n")).toHaveLength(8);
 });
 
+scenario("a change is waited for until the host's HAProxy runs it, and why tells what HAProxy does", async (world) => {
+  const { url } = await startAtlas(world);
+  const [bind, admin, instance] = [await world.port(), await world.port(), await world.port()];
+  const service = Bun.serve({ port: instance, hostname: "127.0.0.1", fetch: () => new Response("here") });
+  world.defer(() => service.stop(true));
+  world.spawn(
+    [BINARY, "sidecar", "--host", "host001", "--state-dir", "state", "--stop-haproxy"].concat([
+      "--atlas",
+      url,
+      "--bind",
+      `127.0.0.1:${bind}`,
+      "--admin",
+      `127.0.0.1:${admin}`,
+    ]),
+    { name: "sidecar" },
+  );
+  await eventually("the sidecar is ready", async () => {
+    expect((await fetch(`http://127.0.0.1:${admin}/readyz`)).status).toBe(200);
+  });
+  const env = { SMARTSTACK_ATLAS: url, SMARTSTACK_ADMIN: `127.0.0.1:${admin}` };
+  const smartstack = async (...argv: string[]): Promise<string> => {
+    const { code, stdout, stderr } = await world.run([BINARY, ...argv], { env });
+    expect([argv, code, stderr]).toEqual([argv, 0, ""]);
+    return stdout.trimEnd();
+  };
+  const ask = (): Promise<Response> =>
+    fetch(`http://127.0.0.1:${bind}/`, { headers: { "runscope-service": "identity" } });
+  const name = `host001:${instance}`;
+  expect(await smartstack("register", "identity", name, "--address", "127.0.0.1", "--wait")).toMatch(
+    new RegExp(`^identity/${name} registered, applied on 1 of 1 host in \\d+ ms$`),
+  );
+  expect(await (await ask()).text()).toBe("here");
+  expect(await smartstack("disable", "identity", name, "--wait")).toMatch(
+    / disabled, applied on 1 of 1 host in \d+ ms$/,
+  );
+  expect((await ask()).status).toBe(503);
+  expect(await smartstack("why", "identity")).toMatch(
+    new RegExp(
+      `^host001 → identity: 0 of 1 usable\nSERVER +HAPROXY +BECAUSE\n${name} +DRAIN.* +disabled.*\nrevision \\d+ · Atlas connected`,
+    ),
+  );
+  expect(await smartstack("status")).toMatch(/^realm local · revision \d+ · 1 Atlas · 1\/1 host applied\n/);
+  expect(await smartstack("enable", "identity", name, "--wait")).toContain("applied on 1 of 1 host");
+  expect(await (await ask()).text()).toBe("here");
+  expect(await world.run([BINARY, "why", "nobody"], { env })).toMatchObject({
+    code: 1,
+    stdout: expect.stringContaining("host001 → nobody: no such service on this host"),
+  });
+});
+
 scenario("waiting for a host that does not answer ends with 4, without an Atlas with 3", async (world) => {
   const { url, process } = await startAtlas(world);
   const run = (...argv: string[]) => world.run([BINARY, ...argv, "--atlas", url]);
