@@ -38,7 +38,7 @@ export const forgetAgent: Command = defineCommand({
   },
 });
 
-export function formatAgents(all: readonly Agent[]): string {
+function formatAgents(all: readonly Agent[]): string {
   if (all.length === 0) return "no hosts";
   return formatTable(
     ["HOST", "ZONE", "VERSION", "APPLIED", "BEHIND", "NOTE"],

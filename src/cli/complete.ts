@@ -3,7 +3,7 @@ import type { Argument, Command } from "./command.ts";
 import { flagOf } from "./config.ts";
 import { type Option, option, path } from "./options.ts";
 
-export type Candidate = { readonly word: string; readonly describe: string };
+type Candidate = { readonly word: string; readonly describe: string };
 
 /** Words to choose from, or that the shell knows better: names of files or of directories. */
 export type Completion = readonly Candidate[] | "files" | "directories";

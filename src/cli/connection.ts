@@ -37,7 +37,7 @@ export function connectAtlas(connection: Connection): AtlasClient {
  * The one token a file holds.
  * @throws ConfigError that says what is wrong without repeating what may be a secret
  */
-export function readToken(path: string, source: string): string {
+function readToken(path: string, source: string): string {
   const token = readText(path, "tokenFile", source).trim();
   // what a header can carry: RFC 6750's b64token and nothing that could split a header
   if (/^[\x21-\x7e]+$/.test(token)) return token;

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { type Instance, isUsable } from "../core/model/instance.ts";
-import { serviceSummarySchema } from "../core/model/service.ts";
+import { type ServiceSummary, serviceSummarySchema } from "../core/model/service.ts";
 import { fieldsOf } from "./assignments.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { connectAtlas } from "./connection.ts";
@@ -29,7 +29,7 @@ export const services: Command = defineCommand({
   },
 });
 
-export function formatServices(all: readonly z.output<typeof serviceSummarySchema>[]): string {
+function formatServices(all: readonly ServiceSummary[]): string {
   if (all.length === 0) return "no services";
   return formatTable(
     ["SERVICE", "OWNER", "INSTANCES", "ENABLED", "HEALTHY"],
@@ -43,10 +43,7 @@ export function formatServices(all: readonly z.output<typeof serviceSummarySchem
   );
 }
 
-export function formatService(
-  service: string,
-  { definition, instances }: z.output<typeof serviceDetailSchema>,
-): string {
+function formatService(service: string, { definition, instances }: z.output<typeof serviceDetailSchema>): string {
   const fields = fieldsOf(definition);
   const own = instances.toSorted((a, b) => (a.instance < b.instance ? -1 : 1));
   return [
@@ -70,7 +67,7 @@ export function formatService(
 }
 
 /** An instance's state in words, gravest first. */
-export function stateOf({ enabled, draining, healthy }: Pick<Instance, "enabled" | "draining" | "healthy">): string {
+function stateOf({ enabled, draining, healthy }: Pick<Instance, "enabled" | "draining" | "healthy">): string {
   if (!enabled) return "disabled";
   if (draining) return "leaving";
   if (healthy === null) return "unchecked";
