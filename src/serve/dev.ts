@@ -55,9 +55,8 @@ export async function startDev(config: DevConfig, clock: Clock = systemClock): P
   };
 }
 
-function start({ command, directory, environment }: DevConfig): Subprocess {
+function start({ command, environment }: DevConfig): Subprocess {
   return Bun.spawn([...command], {
-    cwd: directory,
     env: environment,
     stdin: "ignore",
     stdout: "inherit",

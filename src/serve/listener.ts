@@ -50,6 +50,8 @@ function open(address: string, port: number, answer: Answer): Server<undefined> 
       idleTimeout: IDLE_SECONDS,
       // the service's own limit answers with a problem, Bun's with an empty 413
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+      // without it, development: false lets a second process listen on the same port, and each gets half the connections
+      reusePort: false,
       development: false,
       fetch: answer,
     });

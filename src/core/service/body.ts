@@ -1,7 +1,7 @@
 // Bodies of a bounded size. The server itself would refuse a large one without a word that a program can read.
 import { problem, type HttpProblem } from "./problems.ts";
 
-export function tooLarge(maxBytes: number): HttpProblem {
+function tooLarge(maxBytes: number): HttpProblem {
   return problem(413, `the body is larger than ${maxBytes} bytes`);
 }
 

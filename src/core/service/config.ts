@@ -5,7 +5,7 @@ import { Fault } from "../lib/errors.ts";
 import { isSecretName, MASK, Secret, SecretKey } from "./secret.ts";
 
 /** A plain value whose type is the schema, a zod schema, or `secret()`. */
-export type DefaultValue = string | number | boolean | readonly unknown[] | object;
+type DefaultValue = string | number | boolean | readonly unknown[] | object;
 export type Defaults = Readonly<Record<string, DefaultValue>>;
 
 type Widened<V> = V extends string

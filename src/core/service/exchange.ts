@@ -1,7 +1,7 @@
 import { childTraceparent, contextOf, type InboundContext } from "../client/context.ts";
 
 /** The pattern that stands in logs and metrics for requests that no declared route took. */
-export const NO_ROUTE = "(none)";
+const NO_ROUTE = "(none)";
 
 /** The path of an absolute URL, without making a URL of it. */
 export function pathOf(url: string): string {

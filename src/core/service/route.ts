@@ -41,7 +41,7 @@ type PathSegments<Path extends string> = Path extends `${infer Head}/${infer Tai
   : SegmentParam<Path>;
 
 /** The parameters of a path pattern: `/teams/:id` → `{ id: string }`. */
-export type PathParams<Path extends string> = string extends Path
+type PathParams<Path extends string> = string extends Path
   ? Readonly<Record<string, string>>
   : { [K in keyof PathSegments<Path>]: PathSegments<Path>[K] };
 
