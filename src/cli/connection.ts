@@ -28,9 +28,44 @@ export function atlasAccess({ values, sources }: Connection): {
   };
 }
 
-/** A client for the Atlas that a command was told. @throws ConfigError as `atlasAccess` */
+/** How long a replica has to say that it is ready, in ms, before others are preferred. */
+const READY_MS = 2_000;
+
+/**
+ * A client for the Atlas that a command was told. Of several replicas it asks the first that says it is ready: one whose
+ * host is gone would swallow the only request that a command has time for.
+ * @throws ConfigError as `atlasAccess`
+ */
 export function connectAtlas(connection: Connection): AtlasClient {
-  return createAtlasClient(atlasAccess(connection));
+  const access = atlasAccess(connection);
+  if (access.urls.length < 2) return createAtlasClient(access);
+  const client = firstReady(access).then((url) => {
+    const others = access.urls.filter((other) => other !== url);
+    return createAtlasClient({ ...access, urls: url === undefined ? access.urls : [url, ...others] });
+  });
+  return {
+    request: async (path, request) => (await client).request(path, request),
+    fetch: async (path, init) => (await client).fetch(path, init),
+  };
+}
+
+/** Undefined when none is: the request itself then fails, and says why. */
+async function firstReady(access: ReturnType<typeof atlasAccess>): Promise<string | undefined> {
+  const ending = new AbortController();
+  const signal = AbortSignal.any([ending.signal, AbortSignal.timeout(READY_MS)]);
+  try {
+    return await Promise.any(
+      access.urls.map(async (url) => {
+        const { ok } = await createAtlasClient({ ...access, urls: [url] }).fetch("/readyz", { signal });
+        return ok ? url : Promise.reject(new Error(`${url} is not ready`));
+      }),
+    );
+  } catch (error) {
+    if (error instanceof AggregateError) return undefined;
+    throw error;
+  } finally {
+    ending.abort();
+  }
 }
 
 /**

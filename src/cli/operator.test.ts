@@ -330,10 +330,39 @@ test("every command ends with 3 and says what to check when nobody answers", asy
   });
 });
 
-test("the second of two addresses is asked when nobody listens at the first", async () => {
-  expect(await capture(["services", "--atlas", `http://127.0.0.1:1,${atlas.url}`])).toMatchObject({
-    code: 0,
-    stderr: "",
+describe("of several addresses", () => {
+  const services = (...urls: string[]): Promise<Captured> => capture(["services", "--atlas", urls.join(",")]);
+
+  test("one that nobody listens at is passed over", async () => {
+    expect(await services("http://127.0.0.1:1", atlas.url)).toMatchObject({ code: 0, stderr: "" });
+  });
+
+  test("one that takes requests and never answers costs nothing", async () => {
+    const hole = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => undefined } });
+    try {
+      const began = performance.now();
+      expect(await services(`http://127.0.0.1:${hole.port}`, atlas.url)).toMatchObject({ code: 0, stderr: "" });
+      expect(performance.now() - began).toBeLessThan(1_500);
+    } finally {
+      hole.stop(true);
+    }
+  });
+
+  test("one that is not ready is asked only when no other is", async () => {
+    const unready = Bun.serve({ port: 0, fetch: () => new Response("{}", { status: 503 }) });
+    try {
+      expect(await services(unready.url.origin, atlas.url)).toMatchObject({ code: 0 });
+      expect(await services(unready.url.origin, "http://127.0.0.1:1")).toMatchObject({ code: 1 });
+    } finally {
+      await unready.stop(true);
+    }
+  });
+
+  test("all are named when none answers", async () => {
+    expect(await services("http://127.0.0.1:1", "http://127.0.0.1:2")).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(/127\.0\.0\.1:1: nobody listens there; http:\/\/127\.0\.0\.1:2: nobody/),
+    });
   });
 });
 
