@@ -14,7 +14,7 @@ import { createHaproxy, type Haproxy } from "./haproxy.ts";
 import { backendName, type Layout, layoutOf, serverName } from "./layout.ts";
 import { plan, type Running, type Wanted } from "./plan.ts";
 import { pathsIn, watchHaproxy } from "./process.ts";
-import type { Applied, Desired, Proxy, ProxyOptions } from "./proxy.ts";
+import type { Applied, Desired, Proxy, ProxyOptions, ServerStatus } from "./proxy.ts";
 import { parseStatus } from "./read-back.ts";
 import type { RenderContext } from "./render.ts";
 import { runBatch } from "./runtime-api.ts";
@@ -132,7 +132,9 @@ export function createProxy(options: ProxyOptions): Proxy {
     const { haproxy } = current;
     const rejected = await accept(current, state);
     if (wanted === undefined) return { kind: "settled", rejected };
-    let running = await haproxy.read(readAll ? undefined : stale);
+    /** Backends that were read anew, or undefined: all. */
+    let seen: Set<string> | undefined = readAll ? undefined : new Set(stale);
+    let running = await haproxy.read(seen);
     readAll = false;
     stale.clear();
     // before any change, so that a reload or a restart, whenever it comes, carries it
@@ -145,7 +147,9 @@ export function createProxy(options: ProxyOptions): Proxy {
       if (!reloaded && next.commands.some(({ takes }) => takes)) await haproxy.noteTaken();
       const failures = next.commands.length === 0 ? [] : await haproxy.execute(next.commands);
       if (failures.length > 0) logger.warn({ failures }, "HAProxy refused changes at run time");
-      running = await haproxy.read(new Set(next.commands.map(({ backend }) => backend)));
+      const touched = new Set(next.commands.map(({ backend }) => backend));
+      running = await haproxy.read(touched);
+      seen = seen?.union(touched);
       const stuck = round > 3 && next.kind === "runtime";
       if (stuck && round > 4) {
         throw new Fault({
@@ -159,10 +163,11 @@ export function createProxy(options: ProxyOptions): Proxy {
         await reload(haproxy, wanted, next.kind === "reload" ? next.reasons : ["a change at run time did not take"]);
         reloaded = true;
         running = await haproxy.read();
+        seen = undefined;
       }
     }
     await haproxy.untilOldAreDone();
-    noteLeaving(running, wanted);
+    noteLeaving(running, wanted, seen);
     return { kind: "settled", rejected };
   };
 
@@ -182,21 +187,19 @@ export function createProxy(options: ProxyOptions): Proxy {
     logger.info({ reasons, tookMs: reloadedAt - start }, `HAProxy reloaded: ${reasons.slice(0, 3).join("; ")}`);
   };
 
-  const noteLeaving = (running: Running, target: Wanted): void => {
-    const seen = new Set<string>();
-    const wantedNames = new Set(
-      [...target.layout.backends.values()].flatMap(({ name, servers }) =>
-        servers.map((server) => `${name}/${server.name}`),
-      ),
-    );
-    for (const [backend, servers] of running.servers) {
-      for (const { name, maintenance } of servers.values()) {
-        const key = `${backend}/${name}`;
-        if (maintenance && !wantedNames.has(key)) seen.add(key);
+  const noteLeaving = (running: Running, target: Wanted, seen: ReadonlySet<string> | undefined): void => {
+    const present = new Map([...target.layout.backends.values()].map(({ name, servers }) => [name, servers]));
+    const now = new Set<string>();
+    for (const backend of seen ?? running.servers.keys()) {
+      const wantedNames = new Set(present.get(backend)?.map(({ name }) => name));
+      for (const { name, maintenance } of running.servers.get(backend)?.values() ?? []) {
+        if (maintenance && !wantedNames.has(name)) now.add(`${backend}/${name}`);
       }
     }
-    for (const key of leaving.keys()) if (!seen.has(key)) leaving.delete(key);
-    for (const key of seen) if (!leaving.has(key)) leaving.set(key, clock.now());
+    for (const key of leaving.keys()) {
+      if (!now.has(key) && (seen === undefined || seen.has(backendOf(key)))) leaving.delete(key);
+    }
+    for (const key of now) if (!leaving.has(key)) leaving.set(key, clock.now());
     const first = Math.min(...leaving.values());
     if (Number.isFinite(first)) later("delete", first + DELETE_AFTER_MS - clock.now(), () => void queue.run(sweep));
   };
@@ -205,7 +208,7 @@ export function createProxy(options: ProxyOptions): Proxy {
   const sweep = async (): Promise<void> => {
     if (stopped || engine?.haproxy.processes === undefined) return;
     const due = [...leaving].filter(([, since]) => since + DELETE_AFTER_MS <= clock.now()).map(([key]) => key);
-    const commands = due.map((key) => ({ text: `del server ${key}`, backend: key.split("/")[0] ?? "", takes: false }));
+    const commands = due.map((key) => ({ text: `del server ${key}`, backend: backendOf(key), takes: false }));
     try {
       await engine.haproxy.execute(commands);
       for (const { backend } of commands) stale.add(backend);
@@ -320,18 +323,25 @@ export function createProxy(options: ProxyOptions): Proxy {
       return apply(state);
     },
     apply,
-    async servers() {
+    async servers(service) {
       const { haproxy } = running(engine);
       const ask = async (): Promise<string> => {
         const target = haproxy.processes?.worker;
         if (target === undefined) throw new Fault({ code: "haproxy_unreachable", message: "HAProxy does not run" });
-        const [answer = ""] = await runBatch({ socket: haproxy.paths.master, target, commands: ["show stat -1 4 -1"] });
+        const [answer = ""] = await runBatch({
+          socket: haproxy.paths.master,
+          target,
+          commands: [`show stat ${service === undefined ? -1 : backendName(service)} 4 -1`],
+        });
         return answer;
       };
       // a reload refuses connections for a moment: the queue knows when it is over
       const all = parseStatus(await ask().catch(() => queue.run(ask)));
       // those that only wait to be deleted are gone for everybody else
-      return all.filter(({ service, instance }) => !leaving.has(`${backendName(service)}/${serverName(instance)}`));
+      const present = all.filter(
+        ({ service, instance }) => !leaving.has(`${backendName(service)}/${serverName(instance)}`),
+      );
+      return withRegisteredWeights(present, wanted?.layout);
     },
     async metrics() {
       const { haproxy } = running(engine);
@@ -353,6 +363,27 @@ export function createProxy(options: ProxyOptions): Proxy {
       fail(sequence, new Fault({ code: "stopped", message: "the proxy was stopped" }));
     },
   };
+}
+
+/** Of `BACKEND/SERVER`. */
+function backendOf(key: string): string {
+  return key.slice(0, key.indexOf("/"));
+}
+
+/** HAProxy's weights are the registry's, reduced; whoever reads them expects the registry's. */
+function withRegisteredWeights(status: readonly ServerStatus[], layout: Layout | undefined): readonly ServerStatus[] {
+  const weights = new Map(
+    [...(layout?.backends.values() ?? [])].flatMap(({ service, servers }) =>
+      servers.map(({ instance, weight, share }): [string, { weight: number; share: number }] => [
+        `${service}/${instance}`,
+        { weight, share },
+      ]),
+    ),
+  );
+  return status.map((server) => {
+    const known = weights.get(`${server.service}/${server.instance}`);
+    return known?.share === server.weight ? { ...server, weight: known.weight } : server;
+  });
 }
 
 function running(engine: Engine | undefined): Engine {

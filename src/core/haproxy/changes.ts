@@ -14,6 +14,8 @@ export type RunningServer = {
   /** Whether HAProxy's own checks are on; the agent's verdict `down` turns them off. */
   readonly checked: boolean;
   readonly up: boolean;
+  /** Whether a request may be pinned to it: it stands in no list of those that are down or leaving. */
+  readonly pinnable: boolean;
 };
 
 export type Command = {
@@ -24,13 +26,14 @@ export type Command = {
   readonly takes: boolean;
 };
 
-/** @param unpinnable `BACKEND/SERVER` that a pin must not reach, as HAProxy has it now */
-export function changesOf(
-  backend: Backend,
-  running: ReadonlyMap<string, RunningServer>,
-  unpinnable: ReadonlySet<string>,
-): readonly Command[] {
-  const commands = removalsOf(backend.name, running, new Set(backend.servers.map(({ name }) => name)), unpinnable);
+export type RunningServers = ReadonlyMap<string, RunningServer>;
+
+/** Backends that were found to fit the servers that ran: with 10,000 of them, only what changed is compared again. */
+const fitting = new WeakMap<Backend, RunningServers>();
+
+export function changesOf(backend: Backend, running: RunningServers): readonly Command[] {
+  if (fitting.get(backend) === running) return [];
+  const commands = removalsOf(backend.name, running, new Set(backend.servers.map(({ name }) => name)));
   const ids = new Set([...running.values()].map(({ id }) => id));
   for (const server of backend.servers) {
     const name = `${backend.name}/${server.name}`;
@@ -39,25 +42,19 @@ export function changesOf(
       before === undefined
         ? additionOf(name, server, freeId(ids), serverOptions(backend.definition, backend.checks))
         : updateOf(name, server, before);
-    for (const step of [...steps, ...pinOf(name, server, before, unpinnable.has(name))]) {
-      commands.push({ ...step, backend: backend.name });
-    }
+    for (const step of [...steps, ...pinOf(name, server, before)]) commands.push({ ...step, backend: backend.name });
   }
+  if (commands.length === 0) fitting.set(backend, running);
   return commands;
 }
 
 /** Out of the balance and out of reach of pins at once; deleting the server itself waits (apply.ts). */
-export function removalsOf(
-  backend: string,
-  running: ReadonlyMap<string, RunningServer>,
-  wanted: ReadonlySet<string>,
-  unpinnable: ReadonlySet<string>,
-): Command[] {
+export function removalsOf(backend: string, running: RunningServers, wanted: ReadonlySet<string>): Command[] {
   const commands: Command[] = [];
-  for (const { name, maintenance } of running.values()) {
+  for (const { name, maintenance, pinnable } of running.values()) {
     if (wanted.has(name)) continue;
     const key = `${backend}/${name}`;
-    if (!unpinnable.has(key)) commands.push({ ...takes(`add acl ${FILES.unpinnable} ${key}`), backend });
+    if (pinnable) commands.push({ ...takes(`add acl ${FILES.unpinnable} ${key}`), backend });
     if (!maintenance) commands.push({ ...takes(`set server ${key} state maint`), backend });
   }
   return commands;
@@ -78,7 +75,7 @@ function freeId(ids: Set<number>): number {
 /** A new server starts in maintenance; it leaves it through `drain`, so that a verdict stands before the first request. */
 function additionOf(name: string, server: Server, id: number, options: string): readonly Step[] {
   return [
-    gives(`add server ${name} ${socketAddress(server)} id ${id} weight ${server.weight} ${options}`),
+    gives(`add server ${name} ${socketAddress(server)} id ${id} weight ${server.share} ${options}`),
     gives(`enable health ${name}`),
     gives(`set server ${name} state drain`),
     ...(server.health === "down" ? down(name) : []),
@@ -101,7 +98,7 @@ function updateOf(name: string, server: Server, before: RunningServer): readonly
   if (server.address !== before.address || server.port !== before.port) {
     steps.push(takes(`${set} addr ${server.address} port ${server.port}`));
   }
-  if (server.weight !== before.weight) steps.push(gives(`${set} weight ${server.weight}`));
+  if (server.share !== before.weight) steps.push(gives(`${set} weight ${server.share}`));
   if (server.health !== "down" && !before.checked && !before.maintenance) {
     steps.push(gives(`enable health ${name}`));
     if (server.health === "up") steps.push(gives(`${set} health up`));
@@ -111,9 +108,9 @@ function updateOf(name: string, server: Server, before: RunningServer): readonly
 }
 
 /** HAProxy's own verdict counts for pins as the agent's does. A server that was just added is not known to be down. */
-function pinOf(name: string, server: Server, before: RunningServer | undefined, refusedNow: boolean): readonly Step[] {
+function pinOf(name: string, server: Server, before: RunningServer | undefined): readonly Step[] {
   const ownVerdict = before !== undefined && before.checked && !before.up && !before.maintenance;
   const refused = server.health === "down" || ownVerdict;
-  if (refused === refusedNow) return [];
+  if (refused !== (before?.pinnable ?? true)) return [];
   return [refused ? takes(`add acl ${FILES.unpinnable} ${name}`) : gives(`del acl ${FILES.unpinnable} ${name}`)];
 }

@@ -15,6 +15,8 @@ import { parseAcl, parseBackends, parseServersState } from "./read-back.ts";
 import { FILES, KEEP_ALIVE_MS, render, type RenderContext, STRUCTURE_VARIABLE } from "./render.ts";
 import { type Processes, runBatch, showProcesses } from "./runtime-api.ts";
 
+const SHOW_UNPINNABLE = `show acl ${FILES.unpinnable}`;
+
 /** Beside the configuration: the structure it was loaded with and the definitions behind it. */
 const LOADED = "loaded.json";
 
@@ -141,27 +143,24 @@ export function createHaproxy({ binary, paths, context, clock, logger }: Haproxy
     },
     async read(backends) {
       if (backends === undefined || known === undefined) {
-        const [all = "", list = "", acl = ""] = await ask([
-          "show servers state",
-          "show backend",
-          `show acl ${FILES.unpinnable}`,
-        ]);
-        const servers = new Map(parseServersState(all));
+        const [acl = "", all = "", list = ""] = await ask([SHOW_UNPINNABLE, "show servers state", "show backend"]);
+        const servers = new Map(parseServersState(all, parseAcl(acl)));
         for (const backend of parseBackends(list)) if (!servers.has(backend)) servers.set(backend, new Map());
-        known = { loaded, servers, unpinnable: parseAcl(acl) };
-        return known;
+        known = { loaded, servers };
+      } else if (backends.size > 0) {
+        const names = [...backends];
+        const [acl = "", ...states] = await ask([
+          SHOW_UNPINNABLE,
+          ...names.map((name) => `show servers state ${name}`),
+        ]);
+        const unpinnable = parseAcl(acl);
+        const servers = new Map(known.servers);
+        for (const [index, name] of names.entries()) {
+          const state = parseServersState(states[index] ?? "", unpinnable).get(name);
+          if (state !== undefined || servers.has(name)) servers.set(name, state ?? new Map<string, RunningServer>());
+        }
+        known = { loaded, servers };
       }
-      const names = [...backends];
-      const [acl = "", ...states] = await ask([
-        `show acl ${FILES.unpinnable}`,
-        ...names.map((name) => `show servers state ${name}`),
-      ]);
-      const servers = new Map(known.servers);
-      for (const [index, name] of names.entries()) {
-        const state = parseServersState(states[index] ?? "").get(name);
-        if (state !== undefined || servers.has(name)) servers.set(name, state ?? new Map<string, RunningServer>());
-      }
-      known = { loaded, servers, unpinnable: parseAcl(acl) };
       return known;
     },
     async execute(commands) {
@@ -172,6 +171,7 @@ export function createHaproxy({ binary, paths, context, clock, logger }: Haproxy
       });
     },
     async noteTaken() {
+      if (clock.now() >= reloadedAt + KEEP_ALIVE_MS) return;
       await refresh();
       // they answer "Proxy is disabled" to every change, so they can only be waited for
       if ((processes?.old.length ?? 0) > 0) oldActUntil = reloadedAt + KEEP_ALIVE_MS;

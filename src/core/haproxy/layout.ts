@@ -3,6 +3,7 @@
 import type { Instance } from "../model/instance.ts";
 import type { Definition } from "../model/service.ts";
 import type { Desired } from "./proxy.ts";
+import { sharesOf } from "./shares.ts";
 
 /** One `server`: what the runtime API can change while HAProxy runs. */
 export type Server = {
@@ -11,7 +12,10 @@ export type Server = {
   /** An IP address. */
   readonly address: string;
   readonly port: number;
+  /** As registered. */
   readonly weight: number;
+  /** As HAProxy has it: shares.ts. */
+  readonly share: number;
   /** Gets no balanced request; one that is pinned to it by name still passes. */
   readonly drain: boolean;
   /** `down`: the agent's verdict, nothing goes there. `up`: his too, and HAProxy still looks for itself. `unknown`: HAProxy's checks decide. */
@@ -87,9 +91,7 @@ export function layoutOf(desired: Desired, addressOf: AddressOf, previous?: Layo
       tcp.push(service);
       continue;
     }
-    const servers = (instances.get(service) ?? [])
-      .flatMap((instance) => serverOf(instance, addressOf))
-      .sort((a, b) => (a.name < b.name ? -1 : 1));
+    const servers = serversOf(instances.get(service) ?? [], definition, addressOf);
     const checks = checkIntervals(definition.healthcheck.intervalMs, desired.agents);
     const before = previous?.backends.get(service);
     const same = before !== undefined && sameBackend(before, definition, checks, servers);
@@ -98,19 +100,26 @@ export function layoutOf(desired: Desired, addressOf: AddressOf, previous?: Layo
   return { backends, tcp };
 }
 
+function serversOf(instances: readonly Instance[], definition: Definition, addressOf: AddressOf): readonly Server[] {
+  const shares = sharesOf(instances, definition.split);
+  return instances
+    .flatMap((instance, index) => serverOf(instance, shares[index] ?? 0, addressOf(instance.address)))
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
 const serverCache = new WeakMap<Instance, Server>();
 
-function serverOf(instance: Instance, addressOf: AddressOf): readonly Server[] {
-  const address = addressOf(instance.address);
+function serverOf(instance: Instance, share: number, address: string | undefined): readonly Server[] {
   if (address === undefined) return [];
   const cached = serverCache.get(instance);
-  if (cached?.address === address) return [cached];
+  if (cached?.address === address && cached.share === share) return [cached];
   const server: Server = {
     name: serverName(instance.instance),
     instance: instance.instance,
     address,
     port: instance.port,
     weight: instance.weight,
+    share,
     drain: !instance.enabled || instance.draining,
     health: instance.healthy === null ? "unknown" : instance.healthy ? "up" : "down",
   };

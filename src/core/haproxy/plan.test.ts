@@ -38,19 +38,16 @@ const up: RunningServer = {
   id: 1,
   address: "10.0.0.1",
   port: 5_000,
-  weight: 100,
+  weight: 16,
   drain: false,
   maintenance: false,
   checked: true,
   up: true,
+  pinnable: true,
 };
 
 /** A HAProxy that was loaded with `services` and now has these servers in identity. */
-function running(
-  services: Services,
-  servers: readonly Partial<RunningServer>[] = [],
-  unpinnable: readonly string[] = [],
-): Running {
+function running(services: Services, servers: readonly Partial<RunningServer>[] = []): Running {
   const { layout, structure } = wanted(services);
   const definitions = Object.fromEntries([...layout.backends].map(([name, { definition }]) => [name, definition]));
   const empty = [...layout.backends.values()].map(({ name }): [string, Map<string, RunningServer>] => [
@@ -62,7 +59,7 @@ function running(
     const full = { ...up, id: index + 1, ...server };
     all.get("identity-backend")?.set(full.name, full);
   }
-  return { loaded: { structure, definitions }, servers: all, unpinnable: new Set(unpinnable) };
+  return { loaded: { structure, definitions }, servers: all };
 }
 
 const one = { identity: {} };
@@ -79,9 +76,9 @@ describe("instances of a known service change through the runtime API", () => {
       {
         name: "a new instance",
         from: [up],
-        to: [instance("a"), instance("b", { address: "::7", weight: 5 })],
+        to: [instance("a", { weight: 80 }), instance("b", { address: "::7", weight: 5 })],
         commands: [
-          "add server identity-backend/b [::7]:5000 id 2 weight 5 check inter 2000ms fastinter 2000ms downinter 2000ms rise 2 fall 3 observe layer4",
+          "add server identity-backend/b [::7]:5000 id 2 weight 1 check inter 2000ms fastinter 2000ms downinter 2000ms rise 2 fall 3 observe layer4",
           "enable health identity-backend/b",
           "set server identity-backend/b state drain",
           "set server identity-backend/b state ready",
@@ -122,11 +119,10 @@ describe("instances of a known service change through the runtime API", () => {
         to: [],
         commands: [`add acl unpinnable.lst ${S}`, `set server ${S} state maint`],
       },
-      { name: "one that is out already", from: [{ ...up, maintenance: true }], pins: [S], to: [], commands: [] },
+      { name: "one that is out already", from: [{ ...up, maintenance: true, pinnable: false }], to: [], commands: [] },
       {
         name: "one that returns before it was deleted",
-        from: [{ ...up, maintenance: true, up: false }],
-        pins: [S],
+        from: [{ ...up, maintenance: true, up: false, pinnable: false }],
         to: [instance("a", { port: 5_001 })],
         commands: [
           `enable health ${S}`,
@@ -150,6 +146,13 @@ describe("instances of a known service change through the runtime API", () => {
       },
       { name: "weight", from: [up], to: [instance("a", { weight: 0 })], commands: [`set server ${S} weight 0`] },
       {
+        name: "weights count beside each other",
+        from: [up, { name: "b" }],
+        to: [instance("a", { weight: 50 }), instance("b", { weight: 100 })],
+        commands: [`set server ${S} weight 8`],
+      },
+      { name: "a weight that all share changes nothing", from: [up], to: [instance("a", { weight: 7 })], commands: [] },
+      {
         name: "address",
         from: [up],
         to: [instance("a", { address: "10.0.0.9" })],
@@ -163,15 +166,13 @@ describe("instances of a known service change through the runtime API", () => {
       },
       {
         name: "the agent says up again: at once",
-        from: [{ ...up, checked: false, up: false }],
-        pins: [S],
+        from: [{ ...up, checked: false, up: false, pinnable: false }],
         to: [instance("a", { healthy: true })],
         commands: [`enable health ${S}`, `set server ${S} health up`, `del acl unpinnable.lst ${S}`],
       },
       {
         name: "the agent has no verdict any more: HAProxy's checks decide, and pins wait for them",
-        from: [{ ...up, checked: false, up: false }],
-        pins: [S],
+        from: [{ ...up, checked: false, up: false, pinnable: false }],
         to: [instance("a", { healthy: null })],
         commands: [`enable health ${S}`, `del acl unpinnable.lst ${S}`],
       },
@@ -185,18 +186,17 @@ describe("instances of a known service change through the runtime API", () => {
         name: "what a reload made of a drained instance: state before weight",
         from: [{ ...up, weight: 0 }],
         to: [instance("a", { draining: true })],
-        commands: [`set server ${S} state drain`, `set server ${S} weight 100`],
+        commands: [`set server ${S} state drain`, `set server ${S} weight 16`],
       },
       {
         name: "what a reload made of a down instance: verdict before weight",
-        from: [{ ...up, weight: 0 }],
-        pins: [S],
+        from: [{ ...up, weight: 0, pinnable: false }],
         to: [instance("a", { healthy: false })],
-        commands: [`disable health ${S}`, `set server ${S} health down`, `set server ${S} weight 100`],
+        commands: [`disable health ${S}`, `set server ${S} health down`, `set server ${S} weight 16`],
       },
     ];
-  test.each(cases)("$name", ({ from, pins = [], to, commands }) => {
-    expect(texts(running(one, from, pins), wanted(one, to))).toEqual(commands);
+  test.each(cases)("$name", ({ from, to, commands }) => {
+    expect(texts(running(one, from), wanted(one, to))).toEqual(commands);
   });
 
   test("what takes something from clients is marked, what gives is not", () => {

@@ -1,7 +1,7 @@
 // The way from what runs to what should run. Pure: every case is a pair in plan.test.ts. Changes of instances become
 // commands for HAProxy's runtime API; only what a command cannot say becomes a reload, and then in words why.
 import type { Definition } from "../model/service.ts";
-import { changesOf, type Command, removalsOf, type RunningServer } from "./changes.ts";
+import { changesOf, type Command, removalsOf, type RunningServers } from "./changes.ts";
 import type { Backend, Layout } from "./layout.ts";
 import type { Structure } from "./render.ts";
 
@@ -10,9 +10,7 @@ export type Running = {
   /** What it was loaded with; undefined when nobody knows (a HAProxy that was started from other files). */
   readonly loaded: Loaded | undefined;
   /** Backend → server name → server. */
-  readonly servers: ReadonlyMap<string, ReadonlyMap<string, RunningServer>>;
-  /** `BACKEND/SERVER` that a pin must not reach. */
-  readonly unpinnable: ReadonlySet<string>;
+  readonly servers: ReadonlyMap<string, RunningServers>;
 };
 
 /** The structure of the last load, with the definitions it came from so that a reload can say what changed. */
@@ -31,12 +29,12 @@ export function plan(running: Running, wanted: Wanted): Plan {
   const reasons = reloadReasons(running, wanted);
   const commands = [...wanted.layout.backends.values()].flatMap((backend) => {
     const servers = running.servers.get(backend.name);
-    return servers === undefined ? [] : changesOf(backend, servers, running.unpinnable);
+    return servers === undefined ? [] : changesOf(backend, servers);
   });
   const names = new Set([...wanted.layout.backends.values()].map(({ name }) => name));
   for (const [name, servers] of running.servers) {
     // a service that goes loses its servers now and its backend with the reload
-    if (!names.has(name)) commands.push(...removalsOf(name, servers, NOBODY, running.unpinnable));
+    if (!names.has(name)) commands.push(...removalsOf(name, servers, NOBODY));
   }
   if (reasons.length > 0) return { kind: "reload", reasons, commands };
   return commands.length > 0 ? { kind: "runtime", commands } : { kind: "none" };

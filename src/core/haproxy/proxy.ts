@@ -69,8 +69,8 @@ export interface Proxy {
   start(desired: Desired): Promise<Applied>;
   /** Makes HAProxy run `desired`. Calls queue up; each resolves when its own state, or a later one, was read back. */
   apply(desired: Desired): Promise<Applied>;
-  /** What runs, read now. */
-  servers(): Promise<readonly ServerStatus[]>;
+  /** What runs, read now: of one service, or of all. */
+  servers(service?: string): Promise<readonly ServerStatus[]>;
   /** HAProxy's own statistics in the Prometheus text format. */
   metrics(): Promise<string>;
   /** `keep` leaves HAProxy running for the next sidecar; `end` stops it, idle or not. */

@@ -7,7 +7,7 @@ test("servers are read from what HAProxy 2.6 prints", () => {
 3 identity-backend 1 host001:5000 127.0.0.1 2 0 50 1 4 8 2 0 6 0 0 0 - 5991 - 0 0 - - 0
 3 identity-backend 2 _::1_:5000 ::1 0 8 100 1 11 8 2 0 2 0 0 0 - 5992 - 0 0 - - 0
 4 billing-backend 1 gone 10.0.0.1 0 1 1 1 11 8 2 0 14 0 0 0 - 80 - 0 0 - - 0`;
-  const servers = parseServersState(text);
+  const servers = parseServersState(text, new Set(["identity-backend/_::1_:5000"]));
   expect([...servers.keys()]).toEqual(["identity-backend", "billing-backend"]);
   expect(servers.get("identity-backend")?.get("host001:5000")).toEqual({
     name: "host001:5000",
@@ -19,8 +19,14 @@ test("servers are read from what HAProxy 2.6 prints", () => {
     maintenance: false,
     checked: true,
     up: true,
+    pinnable: true,
   });
-  expect(servers.get("identity-backend")?.get("_::1_:5000")).toMatchObject({ drain: true, checked: false, up: false });
+  expect(servers.get("identity-backend")?.get("_::1_:5000")).toMatchObject({
+    drain: true,
+    checked: false,
+    up: false,
+    pinnable: false,
+  });
   expect(servers.get("billing-backend")?.get("gone")).toMatchObject({ maintenance: true, checked: true });
 });
 

@@ -1,7 +1,7 @@
 // What HAProxy says of itself, as plain values: the other half of every change.
 import { isIP } from "node:net";
 import { instanceOfServer } from "./layout.ts";
-import type { RunningServer } from "./changes.ts";
+import type { RunningServer, RunningServers } from "./changes.ts";
 import type { ServerStatus } from "./proxy.ts";
 
 // bits of `show servers state`, management guide 9.3
@@ -9,8 +9,8 @@ const MAINTENANCE = 0x01 | 0x02 | 0x04 | 0x20;
 const DRAIN = 0x08 | 0x10;
 const CHECK_ENABLED = 0x04;
 
-/** The answer to `show servers state`, by backend and server name. */
-export function parseServersState(text: string): ReadonlyMap<string, ReadonlyMap<string, RunningServer>> {
+/** The answer to `show servers state`, by backend and server name. @param unpinnable the list of `show acl` */
+export function parseServersState(text: string, unpinnable: ReadonlySet<string>): ReadonlyMap<string, RunningServers> {
   const backends = new Map<string, Map<string, RunningServer>>();
   for (const line of text.split("\n")) {
     if (line.startsWith("#")) continue;
@@ -30,6 +30,7 @@ export function parseServersState(text: string): ReadonlyMap<string, ReadonlyMap
       maintenance: (Number(admin) & MAINTENANCE) !== 0,
       checked: (Number(checkState) & CHECK_ENABLED) !== 0,
       up: state !== "0",
+      pinnable: !unpinnable.has(`${backend}/${name}`),
     });
   }
   return backends;

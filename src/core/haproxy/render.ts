@@ -197,6 +197,7 @@ defaults service from common
     retry-on conn-failure
     option redispatch 1
     option httpchk
+    # weights below are relative: those of the registry, reduced to small numbers of the same ratio
 ${tcp.length === 0 ? "" : `\n# Services of protocol tcp have ports of their own and are not routed by this process: ${tcp.join(", ")}\n`}`;
 }
 
@@ -270,8 +271,8 @@ function renderServer(server: Server): string {
   // a file cannot say "drain" or "down"; without weight nothing goes there until the sidecar has said it at run time
   const held = server.drain || server.health === "down";
   const why = [server.drain ? "drain" : "", server.health === "down" ? "down" : ""].filter((word) => word !== "");
-  const note = held ? ` # ${why.join(", ")}; weight ${server.weight}` : "";
-  return `server ${server.name} ${socketAddress(server)} weight ${held ? 0 : server.weight}${note}`;
+  const note = held ? ` # ${why.join(", ")}; weight ${server.share}` : "";
+  return `server ${server.name} ${socketAddress(server)} weight ${held ? 0 : server.share}${note}`;
 }
 
 /** `10.0.0.1:5000`, `[::1]:5000`. */
