@@ -27,6 +27,9 @@ import { explain } from "./why.ts";
  */
 const FIRST_WORD_MS = 1_000;
 
+/** Proxy reloads at most every 2 s: within half of that, in ms, it is the same reload. */
+const SAME_RELOAD_MS = 1_000;
+
 export type AgentOptions = {
   readonly realm: string;
   readonly host: Host;
@@ -138,11 +141,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       if (!known) logger.error({ service }, `HAProxy refuses this definition, the last good one stays: ${error}`);
     }
     rejected = applied.rejected;
-    if (applied.reloaded) {
-      metrics.reloads.inc();
-      lastReload = { at: new Date(clock.now()).toISOString(), reasons: [...applied.reasons] };
-      logger.info({ reasons: applied.reasons }, "HAProxy was reloaded");
-    }
+    if (applied.reloaded) noteReload(applied.reasons);
     logger.debug({ position: formatPosition(position), tookMs }, "applied");
     acks.applied(
       {
@@ -154,6 +153,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       },
       urgent,
     );
+  };
+
+  const noteReload = (reasons: readonly string[]): void => {
+    const now = clock.now();
+    // changes that came together are told of the same reload one after the other; two reloads are never that close
+    const same = lastReload !== null && now - Date.parse(lastReload.at) < SAME_RELOAD_MS;
+    lastReload = { at: new Date(now).toISOString(), reasons: [...reasons] };
+    if (!same) metrics.reloads.inc();
   };
 
   const onState = (snapshot: Snapshot, ack: boolean): void => {

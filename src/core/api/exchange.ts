@@ -76,6 +76,7 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 export function describeFailure(error: unknown): string {
   // two names for one thing: Bun renamed it
   if (["ECONNREFUSED", "ConnectionRefused"].includes(errorCode(error) ?? "")) return "nobody listens there";
+  if (["ECONNRESET", "ConnectionClosed"].includes(errorCode(error) ?? "")) return "the connection broke";
   if (error instanceof DOMException && error.name === "TimeoutError") return "no answer in time";
   return describeError(error);
 }

@@ -3,7 +3,7 @@
 import { z } from "zod";
 import type { Cancel, Clock } from "../lib/clock.ts";
 import { fullJitter } from "../lib/backoff.ts";
-import { describeError, Fault } from "../lib/errors.ts";
+import { Fault } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import { readSse, type SseEvent } from "../lib/sse.ts";
 import { comparePositions, formatPosition } from "../model/position.ts";
@@ -19,7 +19,7 @@ import {
   snapshotSchema,
 } from "../model/snapshot.ts";
 import { type AtlasClient, type AtlasClientOptions, AtlasProblem, createAtlasClient } from "./atlas-client.ts";
-import { readProblem } from "./exchange.ts";
+import { describeFailure, readProblem } from "./exchange.ts";
 
 /** Twice Atlas's heartbeat of 5 s: a stream that is silent for so long, in ms, is dead, whatever TCP says. */
 export const SILENCE_MS = 10_000;
@@ -30,7 +30,7 @@ const RECONNECT_BASE_MS = 500;
  * For how long, in ms, a state older than ours is taken for a replica that lags. Replicas catch up within seconds; when
  * everything Atlas offers stays older, the registry itself went back, and refusing it for ever would leave the host deaf.
  */
-export const STALE_PATIENCE_MS = 15_000;
+export const STALE_PATIENCE_MS = 5_000;
 
 /** Who holds the lease of a host through this stream. */
 export type WatchAgent = {
@@ -183,7 +183,6 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
       });
       if (!response.ok) throw new AtlasProblem(response.status, await readProblem(response), `GET ${path}`);
       if (response.body === null) throw new Fault({ code: "bad_answer", message: `${url} answered without a body` });
-      become({ kind: "connected", url, client });
       let first = true;
       // a large snapshot on a slow line is alive while bytes come; afterwards only whole events count
       const body = response.body.pipeThrough(
@@ -195,9 +194,11 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
         }),
       );
       for await (const event of untilAborted(readSse(body), connection.signal)) {
-        first = false;
         dog.feed();
         take(event);
+        // a replica that begins with something unusable was never followed
+        if (first) become({ kind: "connected", url, client });
+        first = false;
         onEvent();
       }
       throw new Fault({ code: "unreachable", message: `${url} ended the stream` });
@@ -303,7 +304,7 @@ function watchdog(clock: Clock, ms: number, bite: () => void): { feed(): void; s
 function faultOf(error: unknown, url: string): Fault {
   return error instanceof Fault
     ? error
-    : new Fault({ code: "unreachable", message: `${url}: ${describeError(error)}`, cause: error });
+    : new Fault({ code: "unreachable", message: `${url}: ${describeFailure(error)}`, cause: error });
 }
 
 function failNoUrls(): never {
