@@ -22,7 +22,7 @@ export type ProblemCode = keyof typeof PROBLEM_STATUS;
 export type FieldError = { readonly path: string; readonly message: string };
 
 /** The body of `application/problem+json`. */
-export type ProblemBody = {
+type ProblemBody = {
   readonly type: string;
   readonly title: string;
   readonly status: number;

@@ -46,7 +46,7 @@ export const sidecarInfoSchema = z.object({
 export type SidecarInfo = z.output<typeof sidecarInfoSchema>;
 
 /** One server of `GET /v1/why/:service`. */
-export const whyServerSchema = z.object({
+const whyServerSchema = z.object({
   instance: z.string(),
   address: z.string(),
   port,

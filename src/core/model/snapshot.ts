@@ -9,7 +9,7 @@ import { type Definition, readDefinitionSchema } from "./service.ts";
 export const removalReasonSchema = z.enum(["deregistered", "expired"]);
 export type RemovalReason = z.output<typeof removalReasonSchema>;
 
-export const removalSchema = z.object({ id: z.string(), reason: removalReasonSchema, revision: z.int() });
+const removalSchema = z.object({ id: z.string(), reason: removalReasonSchema, revision: z.int() });
 export type Removal = z.output<typeof removalSchema>;
 
 /** The whole state of a realm at one position. */
