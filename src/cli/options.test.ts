@@ -164,5 +164,6 @@ test("what is shown as a default can be typed as a flag", () => {
 test("a default that says nothing is not shown", () => {
   expect(formatDefault(option(toggle, "", false))).toBeUndefined();
   expect(formatDefault(option(text("X"), ""))).toBeUndefined();
+  expect(formatDefault(option(text("X"), "", ""))).toBeUndefined();
   expect(formatDefault(option(texts("X"), "", []))).toBeUndefined();
 });

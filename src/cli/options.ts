@@ -163,7 +163,13 @@ export function formatHostPort({ host, port: number }: HostPort): string {
 
 /** The default of an option as it can be typed, or undefined when it has none worth a word. */
 export function formatDefault({ kind, default: value }: Option<unknown>): string | undefined {
-  if (value === undefined || value === null || value === false || (Array.isArray(value) && value.length === 0))
+  if (
+    value === undefined ||
+    value === null ||
+    value === false ||
+    value === "" ||
+    (Array.isArray(value) && value.length === 0)
+  )
     return undefined;
   return kind.format?.(value) ?? formatValue(value);
 }

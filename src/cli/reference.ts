@@ -59,6 +59,7 @@ function defaultOf(option: Option<unknown>): string | number | boolean | undefin
     return option.kind.format === undefined ? value : formatDefault(option);
   }
   if (isMachineName(option)) return undefined;
+  if (value === "") return "";
   const shown = formatDefault(option);
   const state = defaultStateDirectory();
   return shown
