@@ -40,7 +40,7 @@ try {
   process.exitCode = await tell();
 } catch (error) {
   console.error(styleText("red", `demo: ${error instanceof Error ? error.message : String(error)}`));
-  for (const program of started) console.error(`--- ${program.name}\n${program.output()}`);
+  for (const program of started) console.error(`--- ${program.name}\n${lastLines(program.output())}`);
   process.exitCode = 1;
 } finally {
   await cleanUp();
@@ -149,6 +149,15 @@ async function tell(): Promise<number> {
   note("Ctrl-C ends all of it; traffic goes on until then");
   await new Promise(() => undefined);
   return 0;
+}
+
+/** What a program said last, without the lines of its access log. */
+function lastLines(output: string): string {
+  return output
+    .split("\n")
+    .filter((line) => !line.includes('"requestId":"demo-'))
+    .slice(-20)
+    .join("\n");
 }
 
 function step(title: string): void {
