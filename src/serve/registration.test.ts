@@ -171,6 +171,20 @@ test("a drain that nobody confirms takes its ten seconds, so that checks see the
   }
 });
 
+test("a sidecar that is being restarted is told of the drain when it is there again", async () => {
+  const host = sidecar();
+  const { registration, clock } = register(host);
+  await registration.start();
+  host.away = true;
+  const draining = registration.drain();
+  await clock.advance(1_000);
+  host.away = false;
+  await clock.advance(250);
+  await draining;
+  await registration.leave();
+  expect(host.calls.slice(2)).toEqual(["drain identity/host001:5000", "deregister identity/host001:5000"]);
+});
+
 test("an instance that was never registered has nothing to drain", async () => {
   const host = sidecar();
   host.away = true;

@@ -14,6 +14,7 @@ const TTL_MS = 30_000;
 const RETRY = { baseMs: 500, capMs: 5_000 };
 /** How long a service that leaves waits until every host has taken it out, in ms. */
 const DRAIN_MS = 10_000;
+const DRAIN_RETRY_MS = 250;
 
 export type RegistrationOptions = {
   readonly service: string;
@@ -71,13 +72,20 @@ export class Registration {
     if (instance === undefined) return;
     const { service, sidecar, clock, logger } = this.#options;
     const start = clock.now();
-    try {
-      const { applied, total } = await sidecar.drain(service, instance, DRAIN_MS);
-      logger.info(`draining, applied by ${applied ?? 0} of ${total ?? 0} hosts after ${clock.now() - start} ms`);
-    } catch (error) {
-      logger.warn(`draining, not confirmed by every host: ${describeError(error)}`);
-      await clock.sleep(Math.max(0, start + DRAIN_MS - clock.now()));
+    const leftMs = (): number => start + DRAIN_MS - clock.now();
+    let trouble: unknown;
+    while (leftMs() > 0) {
+      try {
+        const { applied, total } = await sidecar.drain(service, instance, leftMs());
+        logger.info(`draining, applied by ${applied ?? 0} of ${total ?? 0} hosts after ${clock.now() - start} ms`);
+        return;
+      } catch (error) {
+        trouble = error;
+        // a sidecar that is being restarted is there again in a moment
+        await clock.sleep(Math.min(DRAIN_RETRY_MS, Math.max(0, leftMs())));
+      }
     }
+    logger.warn(`draining, not confirmed by every host: ${describeError(trouble)}`);
   }
 
   /** Ends the registration; without `drain` before it the sidecar drains first. */
