@@ -8,7 +8,7 @@ import { VERSION } from "../core/lib/version.ts";
 import type { Rejection } from "../core/model/agent.ts";
 import type { Why } from "../core/model/local.ts";
 import { formatPosition, type Position } from "../core/model/position.ts";
-import type { Snapshot } from "../core/model/snapshot.ts";
+import type { Delta, Snapshot } from "../core/model/snapshot.ts";
 import type { Proxy } from "../core/haproxy/proxy.ts";
 import { createAcks } from "./acks.ts";
 import { type Application, createApplier } from "./applier.ts";
@@ -163,12 +163,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     if (!same) metrics.reloads.inc();
   };
 
-  const onState = (snapshot: Snapshot, ack: boolean): void => {
+  const onState = (snapshot: Snapshot, delta: Delta | undefined): void => {
     const previous = state.view.snapshot;
-    preserver.take(snapshot);
+    preserver.take(snapshot, delta);
     locals.take(snapshot, previous);
     metrics.revision.set(snapshot.revision);
-    changed(ack);
+    changed(delta?.ack === true);
     firstWord.resolve();
     heard.resolve();
   };
@@ -217,7 +217,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         agent: { host: host.host, boot: crypto.randomUUID(), zone: host.zone, version: VERSION },
       },
       {
-        onState: (snapshot, delta) => onState(snapshot, delta?.ack === true),
+        onState,
         onHeartbeat: ({ agents }) => {
           if (state.countAgents(agents, clock.now())) changed();
         },

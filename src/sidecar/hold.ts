@@ -54,19 +54,34 @@ export function emptyView(snapshot: Snapshot): View {
   return { snapshot, holds: new Map(), remembered: {}, obeyed: [] };
 }
 
+/** What a registry says next, and what it no longer has of what it had. */
+export type Change = {
+  readonly next: Snapshot;
+  readonly gone: readonly Instance[];
+  /** Whether `next` has an instance. */
+  readonly has: (id: string) => boolean;
+};
+
+/** The change from one whole snapshot to another. */
+export function changeBetween(previous: Snapshot, next: Snapshot): Change {
+  const present = new Set(next.instances.map(({ id }) => id));
+  const has = (id: string): boolean => present.has(id);
+  return { next, has, gone: previous.instances.filter(({ id }) => !has(id)) };
+}
+
 /**
- * The view after the registry said `next`, be it a delta's result, a snapshot or another generation: the rules are the same.
+ * The view after the registry said something, be it a delta, a snapshot or another generation: the rules are the same.
  * Instances of the host itself are never held: their owner, this agent, knows best.
  */
-export function preserve(view: View, next: Snapshot, host: string, now: number): Preserved {
-  const present = new Set(next.instances.map(({ id }) => id));
-  const reasons = new Map(next.removed.map(({ id, reason }) => [id, reason]));
+export function preserve(view: View, { next, gone, has }: Change, host: string, now: number): Preserved {
+  const reasons =
+    gone.length + view.holds.size === 0 ? new Map() : new Map(next.removed.map(({ id, reason }) => [id, reason]));
   const holds = new Map(view.holds);
   const verdicts: Verdict[] = [];
   const recent = view.obeyed.filter(({ at }) => now - at < OBEYED_WINDOW_MS);
 
   for (const id of view.holds.keys()) {
-    if (present.has(id)) release(holds, verdicts, id, "the registry has it again");
+    if (has(id)) release(holds, verdicts, id, "the registry has it again");
     else if (reasons.get(id) === "deregistered") release(holds, verdicts, id, "deregistered");
   }
 
@@ -75,8 +90,7 @@ export function preserve(view: View, next: Snapshot, host: string, now: number):
     holds.set(instance.id, { instance, doubt, since: now, failures: 0, passedAt: undefined });
     verdicts.push({ id: instance.id, outcome: "held", because: doubt });
   };
-  for (const instance of view.snapshot.instances) {
-    if (present.has(instance.id)) continue;
+  for (const instance of gone) {
     const reason = reasons.get(instance.id);
     const certain = certainty(instance, reason, host);
     if (certain !== undefined) verdicts.push({ id: instance.id, outcome: "obeyed", because: certain });
@@ -85,17 +99,17 @@ export function preserve(view: View, next: Snapshot, host: string, now: number):
   }
 
   const obeyed = [...recent];
-  for (const [service, gone] of unexplained) {
+  for (const [service, missing] of unexplained) {
     const before = view.snapshot.instances.filter((instance) => instance.service === service).length;
     const earlier = recent.filter((removal) => removal.service === service).length;
-    const share = (gone.length + earlier) / (before + earlier);
+    const share = (missing.length + earlier) / (before + earlier);
     const othersUsable = next.instances.some((instance) => instance.service === service && isUsable(instance));
     if (othersUsable && share <= OBEYED_SHARE) {
-      for (const { id } of gone) {
+      for (const { id } of missing) {
         obeyed.push({ service, at: now });
         verdicts.push({ id, outcome: "obeyed", because: "unexplained, but few, and others are usable" });
       }
-    } else for (const instance of gone) hold(instance, "unexplained");
+    } else for (const instance of missing) hold(instance, "unexplained");
   }
 
   const remembered = rememberedDefinitions(view, next, holds);
@@ -147,9 +161,11 @@ export function routed(view: View): {
   readonly services: Readonly<Record<string, Definition>>;
   readonly instances: readonly Instance[];
 } {
+  const { services, instances } = view.snapshot;
   return {
-    services: { ...view.remembered, ...view.snapshot.services },
-    instances: [...view.snapshot.instances, ...[...view.holds.values()].map(({ instance }) => instance)],
+    services: Object.keys(view.remembered).length === 0 ? services : { ...view.remembered, ...services },
+    instances:
+      view.holds.size === 0 ? instances : [...instances, ...[...view.holds.values()].map(({ instance }) => instance)],
   };
 }
 
@@ -157,14 +173,14 @@ function withHolds(view: View, holds: View["holds"]): View {
   return { ...view, holds, remembered: rememberedDefinitions(view, view.snapshot, holds) };
 }
 
-function rememberedDefinitions(view: View, next: Snapshot, holds: View["holds"]): Record<string, Definition> {
-  const known = { ...view.remembered, ...view.snapshot.services };
-  const needed = new Set(
-    [...next.instances, ...[...holds.values()].map(({ instance }) => instance)].map(({ service }) => service),
+function rememberedDefinitions(view: View, next: Snapshot, holds: View["holds"]): View["remembered"] {
+  const missing = Object.entries({ ...view.remembered, ...view.snapshot.services }).filter(
+    ([service]) => !Object.hasOwn(next.services, service),
   );
-  return Object.fromEntries(
-    Object.entries(known).filter(([service]) => !Object.hasOwn(next.services, service) && needed.has(service)),
-  );
+  if (missing.length === 0) return {};
+  const needed = new Set(next.instances.map(({ service }) => service));
+  for (const { instance } of holds.values()) needed.add(instance.service);
+  return Object.fromEntries(missing.filter(([service]) => needed.has(service)));
 }
 
 function release(holds: Map<string, Hold>, verdicts: Verdict[], id: string, because: string): void {

@@ -3,9 +3,9 @@
 import type { Instance } from "../core/model/instance.ts";
 import type { Position } from "../core/model/position.ts";
 import { type Definition, defaultDefinition } from "../core/model/service.ts";
-import { emptySnapshot, type Snapshot } from "../core/model/snapshot.ts";
+import { type Delta, emptySnapshot, type Snapshot } from "../core/model/snapshot.ts";
 import type { Desired } from "../core/haproxy/proxy.ts";
-import { emptyView, routed, type View } from "./hold.ts";
+import { type Change, emptyView, preserve, routed, type Verdict, type View } from "./hold.ts";
 import { type LocalInstance, overlayLocal } from "./local-instance.ts";
 import type { Kept } from "./state-file.ts";
 
@@ -20,7 +20,8 @@ export class HostState {
   #heard: boolean;
   #agents: number;
   #agentsSeenAt: number | undefined;
-  #index: { readonly of: Snapshot; readonly instances: ReadonlyMap<string, Instance> } | undefined;
+  /** The instances of the registry's snapshot by id. */
+  #index = new Map<string, Instance>();
 
   /** @param kept what the last sidecar knew; undefined: this is the first */
   constructor(realm: string, host: string, kept?: Pick<Kept, "view" | "locals" | "agents">) {
@@ -29,15 +30,27 @@ export class HostState {
     this.#view = kept?.view ?? emptyView(emptySnapshot(realm));
     this.#heard = kept?.view !== undefined;
     this.#agents = kept?.agents ?? 1;
+    this.#reindex();
   }
 
   get view(): View {
     return this.#view;
   }
 
+  /** Changes what is believed of the same snapshot: a hold begins or ends. */
   set view(view: View) {
     this.#view = view;
+  }
+
+  /**
+   * The registry said something new.
+   * @param delta what changed, when it said so
+   */
+  take(next: Snapshot, delta: Delta | undefined, now: number): readonly Verdict[] {
+    const { view, verdicts } = preserve(this.#view, this.#changeTo(next, delta), this.host, now);
+    this.#view = view;
     this.#heard = true;
+    return verdicts;
   }
 
   /** True when there is a registry's word to go by, from Atlas or from disk. */
@@ -65,11 +78,7 @@ export class HostState {
 
   /** What the registry itself says of an instance. */
   seen(id: string): Instance | undefined {
-    const { snapshot } = this.#view;
-    if (this.#index?.of !== snapshot) {
-      this.#index = { of: snapshot, instances: new Map(snapshot.instances.map((instance) => [instance.id, instance])) };
-    }
-    return this.#index.instances.get(id);
+    return this.#index.get(id);
   }
 
   /** True when this host routes that service. */
@@ -95,5 +104,23 @@ export class HostState {
   desired(): Desired {
     const { services, instances } = overlayLocal(routed(this.#view), this.locals.values(), this.host);
     return { services, instances, agents: this.agents };
+  }
+
+  /** With a delta only what it names is looked at: of 10,000 instances it changes one. */
+  #changeTo(next: Snapshot, delta: Delta | undefined): Change {
+    const has = (id: string): boolean => this.#index.has(id);
+    if (delta === undefined) {
+      const before = this.#view.snapshot.instances;
+      this.#reindex(next);
+      return { next, has, gone: before.filter(({ id }) => !has(id)) };
+    }
+    const gone = delta.instances.delete.flatMap(({ id }) => this.#index.get(id) ?? []);
+    for (const { id } of gone) this.#index.delete(id);
+    for (const instance of delta.instances.put) this.#index.set(instance.id, instance);
+    return { next, has, gone: gone.filter(({ id }) => !has(id)) };
+  }
+
+  #reindex(snapshot = this.#view.snapshot): void {
+    this.#index = new Map(snapshot.instances.map((instance) => [instance.id, instance]));
   }
 }

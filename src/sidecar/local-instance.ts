@@ -173,19 +173,25 @@ type Routed = { readonly services: Readonly<Record<string, Definition>>; readonl
  * operator's word (`enabled`) stays the registry's.
  */
 export function overlayLocal(view: Routed, locals: Iterable<LocalInstance>, host: string): Routed {
-  const own = [...locals];
-  if (own.length === 0) return view;
-  const services = { ...view.services };
-  const instances = new Map(view.instances.map((instance) => [instance.id, instance]));
-  for (const local of own) {
-    if (local.left !== undefined) {
-      instances.delete(local.id);
-      continue;
-    }
-    services[local.service] ??= local.definition ?? defaultDefinition;
-    instances.set(local.id, localAsInstance(local, instances.get(local.id), host));
+  const own = new Map<string, LocalInstance>();
+  for (const local of locals) own.set(local.id, local);
+  if (own.size === 0) return view;
+  const instances: Instance[] = [];
+  const seen = new Map<string, Instance>();
+  for (const instance of view.instances) {
+    if (own.has(instance.id)) seen.set(instance.id, instance);
+    else instances.push(instance);
   }
-  return { services, instances: [...instances.values()] };
+  const undefinedServices: Record<string, Definition> = {};
+  for (const local of own.values()) {
+    if (local.left !== undefined) continue;
+    instances.push(localAsInstance(local, seen.get(local.id), host));
+    if (!Object.hasOwn(view.services, local.service)) {
+      undefinedServices[local.service] ??= local.definition ?? defaultDefinition;
+    }
+  }
+  const complete = Object.keys(undefinedServices).length === 0;
+  return { services: complete ? view.services : { ...view.services, ...undefinedServices }, instances };
 }
 
 function localAsInstance(local: LocalInstance, seen: Instance | undefined, host: string): Instance {

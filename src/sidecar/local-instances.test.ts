@@ -8,7 +8,6 @@ import { type LocalWritten, putLocalSchema } from "../core/model/local.ts";
 import { definitionSchema } from "../core/model/service.ts";
 import { emptySnapshot, type Snapshot } from "../core/model/snapshot.ts";
 import { instanceOf, snapshotOf } from "./fixture.ts";
-import { emptyView } from "./hold.ts";
 import { HostState } from "./host-state.ts";
 import { LocalInstances } from "./local-instances.ts";
 import { createSidecarMetrics } from "./metrics.ts";
@@ -75,7 +74,7 @@ function setup() {
   /** What `agent.ts` does when the registry speaks. */
   const hear = (snapshot: Snapshot = atlas): void => {
     const previous = state.view.snapshot;
-    state.view = emptyView(snapshot);
+    state.take(snapshot, undefined, clock.now());
     locals.take(snapshot, previous);
   };
   const finish = async <T>(promise: Promise<T>): Promise<T> => {

@@ -32,13 +32,13 @@ function setup(random = 0.5) {
       changes += 1;
     },
   });
-  preserver.take(full);
+  preserver.take(full, undefined);
   return { clock, state, probes, preserver, dead, changes: () => changes };
 }
 
 test("a removal in doubt is probed within three seconds, and what lives stays", async () => {
   const { clock, state, probes, preserver } = setup(0.999);
-  preserver.take(emptied);
+  preserver.take(emptied, undefined);
   await clock.advance(3_000);
   expect(probes).toEqual([
     { at: 2_997, address: "host1", path: "/healthcheck" },
@@ -50,7 +50,7 @@ test("a removal in doubt is probed within three seconds, and what lives stays", 
 test("what fails twice goes, within a second of the first failure", async () => {
   const { clock, state, probes, preserver, dead, changes } = setup();
   dead.add("host1");
-  preserver.take(emptied);
+  preserver.take(emptied, undefined);
   await clock.advance(1_500);
   expect(state.view.holds.size).toBe(2);
   await clock.advance(1_000);
@@ -61,7 +61,7 @@ test("what fails twice goes, within a second of the first failure", async () => 
 
 test("what is held is probed every ten seconds, so that it goes when it dies later", async () => {
   const { clock, state, probes, preserver, dead } = setup();
-  preserver.take(emptied);
+  preserver.take(emptied, undefined);
   await clock.advance(31_500);
   expect(probes.filter(({ address }) => address === "host1").map(({ at }) => at)).toEqual([
     1_500, 11_500, 21_500, 31_500,
@@ -74,15 +74,15 @@ test("what is held is probed every ten seconds, so that it goes when it dies lat
 test("in a large realm each host probes more rarely: ten times a second by all of them", async () => {
   const { clock, state, probes, preserver } = setup();
   state.countAgents(3_000, clock.now());
-  preserver.take(emptied);
+  preserver.take(emptied, undefined);
   await clock.advance(301_500);
   expect(probes.filter(({ address }) => address === "host1").map(({ at }) => at)).toEqual([1_500, 301_500]);
 });
 
 test("what the registry has again is probed no more", async () => {
   const { clock, probes, preserver } = setup();
-  preserver.take(emptied);
-  preserver.take({ ...full, generation: 2, revision: 2 });
+  preserver.take(emptied, undefined);
+  preserver.take({ ...full, generation: 2, revision: 2 }, undefined);
   await clock.advance(60_000);
   expect(probes).toEqual([]);
   expect(clock.pending).toBe(0);
@@ -90,10 +90,10 @@ test("what the registry has again is probed no more", async () => {
 
 test("a hold ends after ten minutes when others are usable", async () => {
   const { clock, state, preserver } = setup();
-  preserver.take({
-    ...snapshotOf(11, [instanceOf(second)]),
-    removed: [{ id: first, reason: "expired", revision: 11 }],
-  });
+  preserver.take(
+    { ...snapshotOf(11, [instanceOf(second)]), removed: [{ id: first, reason: "expired", revision: 11 }] },
+    undefined,
+  );
   await clock.advance(595_000);
   expect(state.view.holds.size).toBe(1);
   await clock.advance(10_000);

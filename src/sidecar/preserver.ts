@@ -1,8 +1,8 @@
 // Self-preservation at work: takes the registry's word, holds what is doubtful, and asks the held instances themselves.
 import type { Clock } from "../core/lib/clock.ts";
 import type { Logger } from "../core/lib/logger.ts";
-import type { Snapshot } from "../core/model/snapshot.ts";
-import { endHolds, type Preserved, preserve, probed } from "./hold.ts";
+import type { Delta, Snapshot } from "../core/model/snapshot.ts";
+import { endHolds, probed, type Verdict } from "./hold.ts";
 import type { HostState } from "./host-state.ts";
 import type { Probe } from "./probe.ts";
 import { rounds } from "./rounds.ts";
@@ -30,7 +30,7 @@ export type PreserverOptions = {
 
 export interface Preserver {
   /** The registry said something new. */
-  take(snapshot: Snapshot): void;
+  take(snapshot: Snapshot, delta: Delta | undefined): void;
   /** Begins to probe what is held already, after a start from disk. */
   start(): void;
   stop(): void;
@@ -39,15 +39,14 @@ export interface Preserver {
 export function createPreserver(options: PreserverOptions): Preserver {
   const { state, clock, logger, metrics, probe, random, changed } = options;
 
-  const become = ({ view, verdicts }: Preserved): void => {
-    state.view = view;
+  const tell = (verdicts: readonly Verdict[]): void => {
     for (const { id, outcome, because } of verdicts) {
       if (outcome === "held") logger.warn({ id }, `held: the registry dropped it (${because}); probing`);
       else logger.info({ id }, outcome === "obeyed" ? `removed: ${because}` : `no longer held: ${because}`);
       metrics.removals.inc({ outcome });
     }
-    metrics.holds.set(view.holds.size);
-    probes.keep(view.holds.keys());
+    metrics.holds.set(state.view.holds.size);
+    probes.keep(state.view.holds.keys());
   };
 
   const probes = rounds({
@@ -62,7 +61,8 @@ export function createPreserver(options: PreserverOptions): Preserver {
       const after = probed(state.view, id, passed, clock.now());
       const ended = endHolds(after.view, clock.now());
       const verdicts = [...after.verdicts, ...ended.verdicts];
-      become({ view: ended.view, verdicts });
+      state.view = ended.view;
+      tell(verdicts);
       if (verdicts.length > 0) changed();
       if (!passed) logger.info({ id }, `held instance: ${detail}`);
       return passed ? Math.max(REPROBE_MS, REPROBE_PER_AGENT_MS * state.agents) : SECOND_LOOK_MS;
@@ -70,8 +70,8 @@ export function createPreserver(options: PreserverOptions): Preserver {
   });
 
   return {
-    take(snapshot) {
-      become(preserve(state.view, snapshot, state.host, clock.now()));
+    take(snapshot, delta) {
+      tell(state.take(snapshot, delta, clock.now()));
     },
     start: () => probes.keep(state.view.holds.keys()),
     stop: () => probes.stop(),

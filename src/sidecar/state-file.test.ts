@@ -5,9 +5,8 @@ import { join } from "node:path";
 import { fakeClock } from "../core/lib/clock.ts";
 import { silentLogger } from "../core/lib/logger.ts";
 import { putLocalSchema } from "../core/model/local.ts";
-import { emptySnapshot } from "../core/model/snapshot.ts";
 import { instanceOf, snapshotOf } from "./fixture.ts";
-import { emptyView, preserve } from "./hold.ts";
+import { changeBetween, emptyView, preserve } from "./hold.ts";
 import { putLocal } from "./local-instance.ts";
 import { createStateWriter, type Kept, readState } from "./state-file.ts";
 
@@ -21,12 +20,8 @@ afterEach(() => rm(directory, { recursive: true, force: true }));
 
 const clock = fakeClock();
 const before = snapshotOf(10, [instanceOf("identity/host1:5000"), instanceOf("identity/host2:5000")]);
-const { view } = preserve(
-  preserve(emptyView(emptySnapshot("local")), before, "here", 5).view,
-  { ...before, revision: 11, services: {}, instances: [] },
-  "here",
-  7,
-);
+const after = { ...before, revision: 11, services: {}, instances: [] };
+const { view } = preserve(emptyView(before), changeBetween(before, after), "here", 7);
 const local = putLocal(
   undefined,
   "billing",

@@ -3,7 +3,7 @@ import { putLocalSchema } from "../core/model/local.ts";
 import { emptySnapshot } from "../core/model/snapshot.ts";
 import type { ServerStatus } from "../core/haproxy/proxy.ts";
 import { instanceOf, snapshotOf } from "./fixture.ts";
-import { emptyView, preserve, probed } from "./hold.ts";
+import { changeBetween, emptyView, preserve, probed } from "./hold.ts";
 import { HostState } from "./host-state.ts";
 import { putLocal } from "./local-instance.ts";
 import { explain, type WhyInput } from "./why.ts";
@@ -69,7 +69,8 @@ test("a held instance says what is doubted, what the probe says, and for how lon
   const state = new HostState("local", "here");
   const full = snapshotOf(7, [instanceOf("identity/a:5000"), instanceOf("identity/b:5000")]);
   const removed = [{ id: "identity/a:5000", reason: "expired" as const, revision: 8 }];
-  const held = preserve(emptyView(full), { ...snapshotOf(8, []), removed }, "here", NOW - 41_000).view;
+  const emptied = { ...snapshotOf(8, []), removed };
+  const held = preserve(emptyView(full), changeBetween(full, emptied), "here", NOW - 41_000).view;
   state.view = probed(held, "identity/a:5000", true, NOW).view;
   expect(reasons(why(state, [server("a:5000", "UP"), server("b:5000", "UP")]))).toEqual([
     ["a:5000", "HELD UP", "expired in Atlas, our probe passes, 41 s"],

@@ -74,27 +74,48 @@ export function emptySnapshot(realm: string): Snapshot {
  */
 export function applyDelta(snapshot: Snapshot, delta: Delta): Snapshot | undefined {
   if (delta.generation !== snapshot.generation || delta.since !== snapshot.revision) return undefined;
-  const services = { ...snapshot.services, ...delta.services.put };
-  for (const service of delta.services.delete) delete services[service];
-  const instances = new Map(snapshot.instances.map((instance) => [instance.id, instance]));
-  const removed = new Map(snapshot.removed.map((removal) => [removal.id, removal]));
-  for (const { id, reason } of delta.instances.delete) {
-    instances.delete(id);
-    // an unexplained removal leaves no reason of an earlier one behind
-    if (reason === undefined) removed.delete(id);
-    else removed.set(id, { id, reason, revision: delta.revision });
-  }
-  for (const instance of delta.instances.put) {
-    instances.set(instance.id, instance);
-    removed.delete(instance.id);
-  }
   return {
     ...snapshot,
     revision: delta.revision,
-    services,
-    instances: [...instances.values()],
-    removed: [...removed.values()],
+    services: applyServices(snapshot.services, delta.services),
+    instances: applyInstances(snapshot.instances, delta.instances),
+    removed: applyRemoved(snapshot.removed, delta),
   };
+}
+
+// what a delta does not touch stays the same object: with 10,000 instances most deltas change one
+
+function applyServices(services: Snapshot["services"], change: Delta["services"]): Snapshot["services"] {
+  if (change.delete.length === 0 && Object.keys(change.put).length === 0) return services;
+  const next = { ...services, ...change.put };
+  for (const service of change.delete) delete next[service];
+  return next;
+}
+
+function applyInstances(instances: readonly Instance[], change: Delta["instances"]): readonly Instance[] {
+  if (change.delete.length === 0 && change.put.length === 0) return instances;
+  const put = new Map(change.put.map((instance) => [instance.id, instance]));
+  const deleted = new Set(change.delete.map(({ id }) => id));
+  const next: Instance[] = [];
+  for (const instance of instances) {
+    const newer = put.get(instance.id);
+    put.delete(instance.id);
+    if (newer !== undefined) next.push(newer);
+    else if (!deleted.has(instance.id)) next.push(instance);
+  }
+  return [...next, ...put.values()];
+}
+
+function applyRemoved(removed: readonly Removal[], { revision, instances }: Delta): readonly Removal[] {
+  if (instances.delete.length === 0 && (removed.length === 0 || instances.put.length === 0)) return removed;
+  const next = new Map(removed.map((removal) => [removal.id, removal]));
+  for (const { id, reason } of instances.delete) {
+    // an unexplained removal leaves no reason of an earlier one behind
+    if (reason === undefined) next.delete(id);
+    else next.set(id, { id, reason, revision });
+  }
+  for (const { id } of instances.put) next.delete(id);
+  return [...next.values()];
 }
 
 /**
