@@ -1,4 +1,5 @@
 // What the end-to-end tests of core/haproxy share: little instances, desired states, and a client that hides nothing.
+import { readFileSync } from "node:fs";
 import { createConnection, type Socket } from "node:net";
 import { createProxy, type Desired, type Proxy, type ProxyOptions } from "../core/haproxy/proxy.ts";
 import { silentLogger } from "../core/lib/logger.ts";
@@ -215,4 +216,16 @@ export function load(port: number, headers: Readonly<Record<string, string>>, co
       return { sent, failures };
     },
   };
+}
+
+/** The pid of HAProxy's master for a directory; 0 when none runs. */
+export async function masterOf(directory: string): Promise<number> {
+  const { stdout } = Bun.spawnSync(["pgrep", "-o", "-f", `${directory}/haproxy.cfg`]);
+  return Number(stdout.toString().trim());
+}
+
+export async function workerOf(directory: string): Promise<number> {
+  const master = await masterOf(directory);
+  const children = readFileSync(`/proc/${master}/task/${master}/children`, "utf8").trim().split(" ");
+  return Number(children.at(-1));
 }

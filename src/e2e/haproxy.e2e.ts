@@ -1,23 +1,10 @@
 // core/haproxy against a real HAProxy and real little servers.
 import { expect } from "bun:test";
-import { readFileSync } from "node:fs";
 import { type AccessRecord, createProxy } from "../core/haproxy/proxy.ts";
 import { eventually, scenario } from "./harness.ts";
-import { backend, Connection, desired, instance, load, router, send } from "./haproxy-kit.ts";
+import { backend, Connection, desired, instance, load, router, send, workerOf } from "./haproxy-kit.ts";
 
 const identity = { "Runscope-Service": "identity" };
-
-/** The pid of HAProxy's master for a directory, from /proc. */
-async function masterOf(directory: string): Promise<number> {
-  const { stdout } = Bun.spawnSync(["pgrep", "-o", "-f", `${directory}/haproxy.cfg`]);
-  return Number(stdout.toString().trim());
-}
-
-async function workerOf(directory: string): Promise<number> {
-  const master = await masterOf(directory);
-  const children = readFileSync(`/proc/${master}/task/${master}/children`, "utf8").trim().split(" ");
-  return Number(children.at(-1));
-}
 
 scenario("the routing table: header, host, unknown, none usable, repeated, forged", async (world) => {
   const { proxy, port } = await router(world);
@@ -325,105 +312,6 @@ scenario("a drain that comes with a reload holds at once, also on the worker tha
     expect([answer.status, answer.headers["connection"]]).toEqual([200, "close"]);
   }
   expect(b.requests()).toBe(before);
-});
-
-scenario("HAProxy killed is back within a second, as it was", async (world) => {
-  const { proxy, port, options } = await router(world);
-  const [a, b] = [backend(world, "a"), backend(world, "b")];
-  const instances = [instance("identity", "host001:5000", a.port), instance("identity", "host002:5000", b.port)];
-  await proxy.start(desired({ identity: {} }, instances));
-  await proxy.apply(
-    desired({ identity: {} }, [instance("identity", "host001:5000", a.port, { enabled: false }), instances[1]!]),
-  );
-  for (const victim of [masterOf, workerOf]) {
-    const start = Date.now();
-    process.kill(await victim(options.directory), "SIGKILL");
-    await eventually("it routes again", async () => {
-      expect(a.requests()).toBe(0);
-      expect((await send(port, identity)).status).toBe(200);
-    });
-    expect(Date.now() - start).toBeLessThan(1_000);
-    await eventually("the drain is back", async () =>
-      expect((await proxy.servers()).map(({ status }) => status.split(" ")[0])).toEqual(["DRAIN", "UP"]),
-    );
-  }
-  expect(a.requests()).toBe(0);
-  expect((await proxy.apply(desired({ identity: {} }, instances))).reloaded).toBe(false);
-});
-
-scenario("the next sidecar adopts the HAProxy that runs, and nobody notices", async (world) => {
-  const { proxy, port, options } = await router(world);
-  const [a, b] = [backend(world, "a"), backend(world, "b")];
-  const first = instance("identity", "host001:5000", a.port, { healthy: true });
-  await proxy.start(desired({ identity: {} }, [first]));
-  const worker = await workerOf(options.directory);
-  const traffic = load(port, identity);
-  await proxy.stop("keep");
-  await Bun.sleep(100);
-
-  const next = createProxy(options);
-  world.defer(() => next.stop("end"));
-  const applied = await next.start(
-    desired({ identity: {} }, [first, instance("identity", "host002:5000", b.port, { healthy: true })]),
-  );
-  expect(applied).toEqual({ rejected: [], reloaded: false, reasons: [] });
-  await eventually("the new instance gets requests", () => expect(b.requests()).toBeGreaterThan(0));
-  expect(await workerOf(options.directory)).toBe(worker);
-  expect((await next.apply(desired({ identity: {}, ads: {} }, [first]))).reasons).toEqual(['service "ads" added']);
-  expect((await traffic.stop()).failures).toEqual([]);
-});
-
-scenario(
-  "a definition that HAProxy refuses leaves that service as it was, and everything else applies",
-  async (world) => {
-    const { proxy, port } = await router(world);
-    const [a, b, c] = [backend(world, "a"), backend(world, "b"), backend(world, "c")];
-    const good = desired({ identity: {}, billing: {} }, [instance("identity", "host001:5000", a.port)]);
-    await proxy.start(good);
-    const broken = {
-      ...good.services["identity"]!,
-      healthcheck: { ...good.services["identity"]!.healthcheck, rise: 0 },
-    };
-    const applied = await proxy.apply({
-      services: { ...good.services, identity: broken, ads: good.services["billing"]!, hopeless: broken },
-      instances: [
-        instance("identity", "host001:5000", b.port),
-        instance("ads", "host001:5001", c.port),
-        instance("hopeless", "host001:5002", c.port),
-      ],
-      agents: 1,
-    });
-    expect(applied.rejected.map(({ service }) => service).sort()).toEqual(["hopeless", "identity"]);
-    for (const { error } of applied.rejected) expect(error).toContain("rise");
-    expect(applied.reasons).toEqual(['service "ads" added']);
-    // its instances still change
-    expect(JSON.parse((await send(port, identity)).body)).toMatchObject({ name: "b" });
-    expect((await send(port, { "Runscope-Service": "ads" })).status).toBe(200);
-    expect((await send(port, { "Runscope-Service": "hopeless" })).status).toBe(404);
-    expect((await proxy.apply(good)).rejected).toEqual([]);
-  },
-);
-
-scenario("an address that does not resolve leaves out that instance alone", async (world) => {
-  const { proxy, port } = await router(world);
-  const a = backend(world, "a");
-  const applied = await proxy.start(
-    desired({ identity: {} }, [
-      instance("identity", "host001:5000", a.port, { address: "localhost" }),
-      instance("identity", "host002:5000", a.port, { address: "no-such-host.invalid" }),
-    ]),
-  );
-  expect(applied.rejected).toEqual([{ service: "identity", error: expect.stringContaining("no-such-host.invalid") }]);
-  expect((await send(port, identity)).status).toBe(200);
-  expect((await proxy.servers()).map(({ instance }) => instance)).toEqual(["host001:5000"]);
-});
-
-scenario("a busy port is told before anything starts", async (world) => {
-  const busy = Bun.listen({ port: 0, hostname: "127.0.0.1", socket: { data: () => undefined } });
-  world.defer(() => busy.stop(true));
-  const { proxy, options } = await router(world, { bind: `127.0.0.1:${busy.port}` });
-  expect(await proxy.start(desired({}, [])).catch((error: unknown) => error)).toMatchObject({ code: "address_in_use" });
-  expect(await masterOf(options.directory)).toBe(0);
 });
 
 scenario("one hung service cannot take the connections of the others", async (world) => {

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { type Definition, definitionSchema } from "../model/service.ts";
 import { createCandidates } from "./candidate.ts";
 import { type Layout, layoutOf } from "./layout.ts";
-import type { Loaded } from "./plan.ts";
+import type { Loaded } from "./loaded.ts";
 import { type RenderContext, structureOf } from "./render.ts";
 
 const context: RenderContext = {

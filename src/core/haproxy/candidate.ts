@@ -2,7 +2,8 @@
 import type { Rejection } from "../model/agent.ts";
 import { Fault } from "../lib/errors.ts";
 import { type Backend, checkIntervals, type Layout } from "./layout.ts";
-import type { Loaded, Wanted } from "./plan.ts";
+import type { Loaded } from "./loaded.ts";
+import type { Wanted } from "./plan.ts";
 import { render, type RenderContext, structureOf, type Structure } from "./render.ts";
 import type { Verdict } from "./validate.ts";
 

@@ -1,90 +1,99 @@
 // The HAProxy of one state directory as one object: its files, its processes, what it was loaded with, what it says. Only
-// one caller at a time may use it; apply.ts sees to that.
-import { mkdir, readFile } from "node:fs/promises";
+// one caller at a time may change it; apply.ts sees to that.
+import { statSync, truncateSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
 import type { Clock } from "../lib/clock.ts";
 import { errorCode, Fault } from "../lib/errors.ts";
-import type { Logger } from "../lib/logger.ts";
-import { type Definition, readDefinitionSchema } from "../model/service.ts";
+import type { Binary } from "./binary.ts";
 import type { Command, RunningServer } from "./changes.ts";
-import type { Loaded, Running, Wanted } from "./plan.ts";
-import { endHaproxy, findRunning, type Paths, probeBind, reloadHaproxy, startHaproxy } from "./process.ts";
-import { parseAcl, parseBackends, parseServersState } from "./read-back.ts";
+import { backendName } from "./layout.ts";
+import { type Loaded, readLoaded, writeLoaded } from "./loaded.ts";
+import type { Running, Wanted } from "./plan.ts";
+import { endHaproxy, findRunning, isAlive, type Paths, probeBind, reloadHaproxy, startHaproxy } from "./process.ts";
+import type { ServerStatus } from "./proxy.ts";
+import { parseAcl, parseBackends, parseServersState, parseStatus } from "./read-back.ts";
 import { FILES, KEEP_ALIVE_MS, render, type RenderContext, STRUCTURE_VARIABLE } from "./render.ts";
 import { type Processes, runBatch, showProcesses } from "./runtime-api.ts";
 
-const SHOW_UNPINNABLE = `show acl ${FILES.unpinnable}`;
-
-/** Beside the configuration: the structure it was loaded with and the definitions behind it. */
-const LOADED = "loaded.json";
-
 export interface Haproxy {
   readonly paths: Paths;
-  /** Undefined until `adopt` or `start`, and after it died. */
+  /** As last seen; undefined before `adopt` or `start`. */
   readonly processes: Processes | undefined;
-  readonly loaded: Loaded | undefined;
+  /** Whether its master runs at this moment. */
+  readonly alive: boolean;
+  /** The last good form of each definition: what it was loaded with, by this sidecar or an earlier one. */
+  readonly lastGood: Loaded | undefined;
+  /** When it was last reloaded, or a reload was tried, in ms since the epoch; -Infinity when never. */
+  readonly reloadedAt: number;
   /** True when one ran and is ours now. */
   adopt(): Promise<boolean>;
-  /** Starts it on `wanted`. @throws Fault `address_in_use`, `haproxy_failed` */
+  /** Starts it on `wanted`. @throws Fault `address_in_use`, `bind_failed`, `haproxy_failed` */
   start(wanted: Wanted): Promise<void>;
   /** Writes the files of `wanted`, those that differ from what was last written. */
   write(wanted: Wanted): Promise<void>;
-  /** @throws Fault `haproxy_failed` when the new worker did not come up; the old one goes on */
-  reload(wanted: Wanted): Promise<void>;
+  /**
+   * @param foundDown `BACKEND/SERVER` that get no request from the new worker until it has been told about them
+   * @throws Fault `address_in_use`, `haproxy_failed` when the new worker did not come up; the old one goes on
+   */
+  reload(wanted: Wanted, foundDown: ReadonlySet<string>): Promise<void>;
   /** Reads back everything, or of the backends only those named. */
   read(backends?: ReadonlySet<string>): Promise<Running>;
-  /**
-   * Runs commands in the worker.
-   * @returns what it answered to commands that failed
-   */
+  /** Runs commands in order. @returns those that failed, each with HAProxy's answer */
   execute(commands: readonly Command[]): Promise<readonly string[]>;
-  /** Something was taken away from clients: workers of before the last reload, if any live, did not hear of it. */
+  /** Something was taken away from clients: workers of before the last reload, if any live, do not hear of it. */
   noteTaken(): Promise<void>;
   /**
-   * After `noteTaken`: resolves when no worker of before the last reload can still send a request of
-   * an idle client to what was taken. That ends with the last of them, or with the time that HAProxy keeps idle clients.
+   * Whether a worker of before the last reload can still send a request of an idle client to what `noteTaken` was told of:
+   * until the last of them is gone, or the time is over that HAProxy keeps idle clients.
    */
-  untilOldAreDone(): Promise<void>;
+  oldStillAct(): Promise<boolean>;
   /** Looks again which workers live. */
   refreshProcesses(): Promise<void>;
-  forget(): void;
+  status(service?: string): Promise<readonly ServerStatus[]>;
+  /** In the Prometheus text format; empty when this HAProxy was built without it. */
+  metrics(): Promise<string>;
+  /** Keeps the file of HAProxy's complaints from growing without end: it gets a line whenever a server goes up or down. */
+  trimErrors(): void;
   end(): Promise<void>;
 }
 
 export type HaproxyOptions = {
-  readonly binary: string;
+  readonly binary: Binary;
   readonly paths: Paths;
   readonly context: RenderContext;
   readonly clock: Clock;
-  readonly logger: Logger;
 };
 
-export function createHaproxy({ binary, paths, context, clock, logger }: HaproxyOptions): Haproxy {
+const SHOW_UNPINNABLE = `show acl ${FILES.unpinnable}`;
+const LONGEST_ERRORS = 1_048_576;
+
+export function createHaproxy({ binary, paths, context, clock }: HaproxyOptions): Haproxy {
   let processes: Processes | undefined;
   let loaded: Loaded | undefined;
+  let lastGood: Loaded | undefined;
   let known: Running | undefined;
   let reloadedAt = Number.NEGATIVE_INFINITY;
+  /** When the last old worker can have become one. */
+  let replacedAt = Number.NEGATIVE_INFINITY;
   /** Something was taken away while old workers lived: they act on their old list until then. */
   let oldActUntil = Number.NEGATIVE_INFINITY;
   const written = new Map<string, string>();
 
-  const worker = (): number => {
-    if (processes?.worker === undefined)
-      throw new Fault({ code: "haproxy_unreachable", message: "HAProxy does not run" });
-    return processes.worker;
+  const ask = async (commands: readonly string[]): Promise<readonly string[]> => {
+    const target = processes?.worker;
+    if (target === undefined) throw new Fault({ code: "haproxy_unreachable", message: "HAProxy does not run" });
+    return runBatch({ socket: paths.master, target, commands });
   };
-  const ask = (commands: readonly string[], target = worker()): Promise<readonly string[]> =>
-    runBatch({ socket: paths.master, target, commands });
 
-  const refresh = async (): Promise<void> => {
+  const refreshProcesses = async (): Promise<void> => {
     processes = await showProcesses(paths.master);
   };
 
-  const write = async (wanted: Wanted): Promise<void> => {
-    const { files } = render(wanted.layout, context, wanted.structure);
-    await mkdir(paths.directory, { recursive: true, mode: 0o755 });
+  const write = async (wanted: Wanted, foundDown?: ReadonlySet<string>): Promise<void> => {
+    const { files } = render(wanted.layout, context, wanted.structure, foundDown);
+    await mkdir(paths.directory, { recursive: true });
     for (const [name, text] of Object.entries(files)) {
       if (written.get(name) === text) continue;
       // a crash of the machine costs nothing: the next start writes them again
@@ -98,8 +107,9 @@ export function createHaproxy({ binary, paths, context, clock, logger }: Haproxy
       [...layout.backends].map(([service, { definition }]) => [service, definition]),
     );
     loaded = { structure, definitions };
+    lastGood = loaded;
     known = undefined;
-    await writeLoaded(paths, loaded);
+    await writeLoaded(paths.loaded, loaded);
   };
 
   return {
@@ -107,38 +117,41 @@ export function createHaproxy({ binary, paths, context, clock, logger }: Haproxy
     get processes() {
       return processes;
     },
-    get loaded() {
-      return loaded;
+    get alive() {
+      return processes !== undefined && isAlive(processes.master);
+    },
+    get lastGood() {
+      return lastGood;
+    },
+    get reloadedAt() {
+      return reloadedAt;
     },
     async adopt() {
-      const stored = await readLoaded(paths);
-      // also when nothing runs: the last good form of a definition outlives HAProxy
-      loaded = stored;
+      lastGood = await readLoaded(paths.loaded);
       processes = await findRunning(paths);
-      if (processes?.worker === undefined) {
-        processes = undefined;
-        return false;
-      }
+      if (processes?.worker === undefined) return false;
       const [answer = ""] = await ask([`show env ${STRUCTURE_VARIABLE}`]);
-      if (stored === undefined || answer !== `${STRUCTURE_VARIABLE}=${stored.structure.id}`) loaded = undefined;
-      // it may have been reloaded a moment ago
-      reloadedAt = clock.now();
+      if (lastGood !== undefined && answer === `${STRUCTURE_VARIABLE}=${lastGood.structure.id}`) loaded = lastGood;
+      // the sidecar before may have reloaded it a moment ago
+      replacedAt = clock.now();
       return true;
     },
     async start(wanted) {
       await write(wanted);
-      processes = await startHaproxy(binary, paths, context.bind, clock);
-      reloadedAt = Number.NEGATIVE_INFINITY;
+      processes = await startHaproxy(binary.path, paths, context.bind, clock);
+      replacedAt = Number.NEGATIVE_INFINITY;
       await remember(wanted);
     },
-    write,
-    async reload(wanted) {
+    write: (wanted) => write(wanted),
+    async reload(wanted, foundDown) {
       const before = await showProcesses(paths.master);
       // a failed bind stops all frontends for two seconds, and `haproxy -c` does not notice
-      if (loaded?.structure.frame.includes(`bind ${context.bind}\n`) !== true) await probeBind(context.bind);
-      await write(wanted);
+      if (loaded?.structure.frame.includes(`bind ${context.bind}\n`) === false) await probeBind(context.bind);
+      await write(wanted, foundDown);
+      reloadedAt = clock.now();
       processes = await reloadHaproxy(paths, before, clock);
       reloadedAt = clock.now();
+      replacedAt = reloadedAt;
       await remember(wanted);
     },
     async read(backends) {
@@ -171,28 +184,42 @@ export function createHaproxy({ binary, paths, context, clock, logger }: Haproxy
       });
     },
     async noteTaken() {
-      if (clock.now() >= reloadedAt + KEEP_ALIVE_MS) return;
-      await refresh();
+      if (clock.now() >= replacedAt + KEEP_ALIVE_MS) return;
+      await refreshProcesses();
       // they answer "Proxy is disabled" to every change, so they can only be waited for
-      if ((processes?.old.length ?? 0) > 0) oldActUntil = reloadedAt + KEEP_ALIVE_MS;
+      if ((processes?.old.length ?? 0) > 0) oldActUntil = replacedAt + KEEP_ALIVE_MS;
     },
-    async untilOldAreDone() {
-      while (clock.now() < oldActUntil) {
-        await refresh();
-        if ((processes?.old.length ?? 0) === 0) break;
-        await clock.sleep(50);
+    async oldStillAct() {
+      if (clock.now() >= oldActUntil) return false;
+      await refreshProcesses();
+      return (processes?.old.length ?? 0) > 0;
+    },
+    refreshProcesses,
+    async status(service) {
+      const [answer = ""] = await ask([`show stat ${service === undefined ? -1 : backendName(service)} 4 -1`]);
+      return parseStatus(answer);
+    },
+    async metrics() {
+      if (!binary.prometheus) return "";
+      try {
+        // not `scope=server`: sixty lines for each of them, which /metrics of a large realm cannot carry
+        const url = "http://localhost/metrics?scope=global&scope=frontend&scope=backend";
+        const response = await fetch(url, { unix: paths.metrics, signal: AbortSignal.timeout(5_000) });
+        return await response.text();
+      } catch (cause) {
+        throw new Fault({ code: "haproxy_unreachable", message: "HAProxy gives no statistics", cause });
       }
-      oldActUntil = Number.NEGATIVE_INFINITY;
     },
-    refreshProcesses: refresh,
-    forget() {
-      processes = undefined;
-      known = undefined;
+    trimErrors() {
+      try {
+        if (statSync(paths.errors).size > LONGEST_ERRORS) truncateSync(paths.errors);
+      } catch (error) {
+        if (errorCode(error) !== "ENOENT") throw error;
+      }
     },
     async end() {
       if (processes !== undefined) await endHaproxy(processes.master, paths, clock);
       processes = undefined;
-      logger.debug("HAProxy ended");
     },
   };
 }
@@ -202,42 +229,4 @@ function isFailure(answer: string): boolean {
   return (
     answer !== "" && !/^(New server registered|Server deleted|no need to change|.*changed from .* by )/.test(answer)
   );
-}
-
-const loadedSchema = z.object({
-  id: z.string(),
-  frame: z.string(),
-  backends: z.record(z.string(), z.string()),
-  definitions: z.record(z.string(), readDefinitionSchema),
-});
-
-async function writeLoaded(paths: Paths, { structure, definitions }: Loaded): Promise<void> {
-  const { id, frame, backends } = structure;
-  const text = JSON.stringify({ id, frame, backends: Object.fromEntries(backends), definitions });
-  await writeFileAtomic(join(paths.directory, LOADED), text, { durable: false });
-}
-
-/** Undefined when there is none, or none that can be understood: then a reload settles it. */
-async function readLoaded(paths: Paths): Promise<Loaded | undefined> {
-  let text: string;
-  try {
-    text = await readFile(join(paths.directory, LOADED), "utf8");
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return undefined;
-    throw error;
-  }
-  const parsed = loadedSchema.safeParse(parseJson(text));
-  if (!parsed.success) return undefined;
-  const { id, frame, backends, definitions } = parsed.data;
-  const known: Record<string, Definition> = definitions;
-  return { structure: { id, frame, backends: new Map(Object.entries(backends)) }, definitions: known };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
 }

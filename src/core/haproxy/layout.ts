@@ -36,6 +36,8 @@ export type Layout = {
   readonly backends: ReadonlyMap<string, Backend>;
   /** Services of protocol tcp, which are not routed here. */
   readonly tcp: readonly string[];
+  /** Instances whose address does not resolve: they are left out. */
+  readonly unresolved: readonly Instance[];
 };
 
 export type CheckIntervals = { readonly steadyMs: number; readonly hastyMs: number };
@@ -84,6 +86,7 @@ export function layoutOf(desired: Desired, addressOf: AddressOf, previous?: Layo
   const instances = Map.groupBy(desired.instances, (instance) => instance.service);
   const backends = new Map<string, Backend>();
   const tcp: string[] = [];
+  const unresolved: Instance[] = [];
   for (const service of Object.keys(desired.services).sort()) {
     const definition = desired.services[service];
     if (definition === undefined) continue;
@@ -91,28 +94,37 @@ export function layoutOf(desired: Desired, addressOf: AddressOf, previous?: Layo
       tcp.push(service);
       continue;
     }
-    const servers = serversOf(instances.get(service) ?? [], definition, addressOf);
+    const servers = serversOf(instances.get(service) ?? [], definition, addressOf, unresolved);
     const checks = checkIntervals(definition.healthcheck.intervalMs, desired.agents);
     const before = previous?.backends.get(service);
     const same = before !== undefined && sameBackend(before, definition, checks, servers);
     backends.set(service, same ? before : { service, name: backendName(service), definition, checks, servers });
   }
-  return { backends, tcp };
+  return { backends, tcp, unresolved };
 }
 
-function serversOf(instances: readonly Instance[], definition: Definition, addressOf: AddressOf): readonly Server[] {
+/** Those that cannot be reached at all are put into `unresolved`. */
+function serversOf(
+  instances: readonly Instance[],
+  definition: Definition,
+  addressOf: AddressOf,
+  unresolved: Instance[],
+): readonly Server[] {
   const shares = sharesOf(instances, definition.split);
-  return instances
-    .flatMap((instance, index) => serverOf(instance, shares[index] ?? 0, addressOf(instance.address)))
-    .sort((a, b) => (a.name < b.name ? -1 : 1));
+  const servers: Server[] = [];
+  for (const [index, instance] of instances.entries()) {
+    const address = addressOf(instance.address);
+    if (address === undefined) unresolved.push(instance);
+    else servers.push(serverOf(instance, shares[index] ?? 0, address));
+  }
+  return servers.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 const serverCache = new WeakMap<Instance, Server>();
 
-function serverOf(instance: Instance, share: number, address: string | undefined): readonly Server[] {
-  if (address === undefined) return [];
+function serverOf(instance: Instance, share: number, address: string): Server {
   const cached = serverCache.get(instance);
-  if (cached?.address === address && cached.share === share) return [cached];
+  if (cached?.address === address && cached.share === share) return cached;
   const server: Server = {
     name: serverName(instance.instance),
     instance: instance.instance,
@@ -124,7 +136,7 @@ function serverOf(instance: Instance, share: number, address: string | undefined
     health: instance.healthy === null ? "unknown" : instance.healthy ? "up" : "down",
   };
   serverCache.set(instance, server);
-  return [server];
+  return server;
 }
 
 function sameBackend(

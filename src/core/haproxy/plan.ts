@@ -3,6 +3,7 @@
 import type { Definition } from "../model/service.ts";
 import { changesOf, type Command, removalsOf, type RunningServers } from "./changes.ts";
 import type { Backend, Layout } from "./layout.ts";
+import type { Loaded } from "./loaded.ts";
 import type { Structure } from "./render.ts";
 
 /** What runs, read back. */
@@ -12,9 +13,6 @@ export type Running = {
   /** Backend → server name → server. */
   readonly servers: ReadonlyMap<string, RunningServers>;
 };
-
-/** The structure of the last load, with the definitions it came from so that a reload can say what changed. */
-export type Loaded = { readonly structure: Structure; readonly definitions: Readonly<Record<string, Definition>> };
 
 /** What should run. */
 export type Wanted = { readonly layout: Layout; readonly structure: Structure };

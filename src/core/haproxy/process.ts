@@ -15,6 +15,7 @@ const MASTER_SOCKET = "master.sock";
 const METRICS_SOCKET = "metrics.sock";
 const ACCESS_PIPE = "access.pipe";
 const ERRORS = "haproxy.err";
+const LOADED = "loaded.json";
 
 /** sun_path holds 108 bytes with its end; HAProxy first binds to the name with `.PID.tmp` behind it. */
 const LONGEST_SOCKET_PATH = 107 - ".4194304.tmp".length;
@@ -26,6 +27,8 @@ export type Paths = {
   readonly metrics: string;
   readonly accessPipe: string;
   readonly errors: string;
+  /** Beside the configuration: what HAProxy was loaded with. */
+  readonly loaded: string;
 };
 
 /** @throws Fault `path_too_long` */
@@ -48,6 +51,7 @@ export function pathsIn(directory: string): Paths {
     metrics,
     accessPipe: join(directory, ACCESS_PIPE),
     errors: join(directory, ERRORS),
+    loaded: join(directory, LOADED),
   };
 }
 
@@ -74,7 +78,9 @@ export async function startHaproxy(binary: string, paths: Paths, bind: string, c
   await probeBind(bind);
   await rm(paths.master, { force: true });
   const output = openPipeForWriting(paths.accessPipe);
-  const errors = openSync(paths.errors, "w", 0o644);
+  await rm(paths.errors, { force: true });
+  // appending, so that the file can be cut while HAProxy holds it
+  const errors = openSync(paths.errors, "a", 0o644);
   const started = spawn(binary, ["-W", "-S", `${paths.master},mode,600`, "-f", paths.config], {
     cwd: "/",
     detached: true,

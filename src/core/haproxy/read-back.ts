@@ -1,6 +1,6 @@
 // What HAProxy says of itself, as plain values: the other half of every change.
 import { isIP } from "node:net";
-import { instanceOfServer } from "./layout.ts";
+import { instanceOfServer, type Layout, serverName } from "./layout.ts";
 import type { RunningServer, RunningServers } from "./changes.ts";
 import type { ServerStatus } from "./proxy.ts";
 
@@ -111,4 +111,13 @@ function parseSocketAddress(text: string): { address: string; port: number } {
 /** One spelling of an IP address, so that two of the same compare equal. */
 export function canonicalAddress(address: string): string {
   return isIP(address) === 6 ? new URL(`http://[${address}]`).hostname.slice(1, -1) : address;
+}
+
+/** HAProxy's weights are the registry's, reduced (shares.ts); whoever reads them expects the registry's. */
+export function withRegisteredWeights(status: readonly ServerStatus[], layout: Layout): readonly ServerStatus[] {
+  return status.map((server) => {
+    const name = serverName(server.instance);
+    const wanted = layout.backends.get(server.service)?.servers.find((one) => one.name === name);
+    return wanted?.share === server.weight ? { ...server, weight: wanted.weight } : server;
+  });
 }

@@ -35,13 +35,23 @@ export type Rendered = {
 /** Identifies what only a reload can change. A running HAProxy tells it back: `show env SMARTSTACK_STRUCTURE`. */
 export const STRUCTURE_VARIABLE = "SMARTSTACK_STRUCTURE";
 
-/** The files of a layout. @param structure what `structureOf` said of it */
-export function render(layout: Layout, context: RenderContext, structure: Structure): Rendered {
+/**
+ * The files of a layout.
+ * @param structure what `structureOf` said of it
+ * @param foundDown `BACKEND/SERVER` that HAProxy itself found to be down: no request for them in the moments after a reload,
+ * until it is told so
+ */
+export function render(
+  layout: Layout,
+  context: RenderContext,
+  structure: Structure,
+  foundDown: ReadonlySet<string> = NONE,
+): Rendered {
   const parts: string[] = [renderFrame(context, structure.id, layout.tcp)];
   const lines = new Map<string, readonly [number, number]>();
   let line = countLines(parts[0] ?? "");
   for (const backend of layout.backends.values()) {
-    const text = `\n${renderBackend(backend)}`;
+    const text = `\n${renderBackend(backend, foundDown)}`;
     parts.push(text);
     const length = countLines(text);
     lines.set(backend.service, [line + 1, line + length]);
@@ -56,6 +66,8 @@ export function render(layout: Layout, context: RenderContext, structure: Struct
     lines,
   };
 }
+
+const NONE: ReadonlySet<string> = new Set();
 
 /** The parts of a layout that only a reload can change, as the directives that make them. */
 export type Structure = {
@@ -252,8 +264,8 @@ export function serverOptions(definition: Backend["definition"], checks: Backend
 
 const backendCache = new WeakMap<Backend, string>();
 
-function renderBackend(backend: Backend): string {
-  const cached = backendCache.get(backend);
+function renderBackend(backend: Backend, foundDown: ReadonlySet<string>): string {
+  const cached = foundDown.size === 0 ? backendCache.get(backend) : undefined;
   if (cached !== undefined) return cached;
   const { definition, service, servers } = backend;
   const about = [definition.description, definition.owner === "" ? "" : `owner: ${definition.owner}`]
@@ -261,16 +273,19 @@ function renderBackend(backend: Backend): string {
     .join("; ");
   // HAProxy refuses lines of more than 2,048 bytes, comments too
   const comment = about === "" ? service : `${service}: ${about.slice(0, 400).toWellFormed()}`;
-  const rows = servers.map((server) => `    ${renderServer(server)}\n`);
+  const rows = servers.map(
+    (server) => `    ${renderServer(server, foundDown.has(`${backend.name}/${server.name}`))}\n`,
+  );
   const text = `# ${comment}\nbackend ${backend.name} from service\n${directivesOf(backend)}${rows.join("")}`;
-  backendCache.set(backend, text);
+  if (foundDown.size === 0) backendCache.set(backend, text);
   return text;
 }
 
-function renderServer(server: Server): string {
+function renderServer(server: Server, foundDown: boolean): string {
   // a file cannot say "drain" or "down"; without weight nothing goes there until the sidecar has said it at run time
-  const held = server.drain || server.health === "down";
-  const why = [server.drain ? "drain" : "", server.health === "down" ? "down" : ""].filter((word) => word !== "");
+  const down = server.health === "down" || foundDown;
+  const held = server.drain || down;
+  const why = [server.drain ? "drain" : "", down ? "down" : ""].filter((word) => word !== "");
   const note = held ? ` # ${why.join(", ")}; weight ${server.share}` : "";
   return `server ${server.name} ${socketAddress(server)} weight ${held ? 0 : server.share}${note}`;
 }

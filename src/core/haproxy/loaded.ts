@@ -1,0 +1,49 @@
+// What the running HAProxy was loaded with, on disk beside its configuration. By it the next sidecar knows whether the HAProxy
+// it adopts needs a reload, can say what changed, and knows the last good form of a definition that is refused.
+import { readFile } from "node:fs/promises";
+import { z } from "zod";
+import { writeFileAtomic } from "../lib/atomic-file.ts";
+import { errorCode } from "../lib/errors.ts";
+import { type Definition, readDefinitionSchema } from "../model/service.ts";
+import type { Structure } from "./render.ts";
+
+/** The structure of the last load, and the definitions it came from. */
+export type Loaded = { readonly structure: Structure; readonly definitions: Readonly<Record<string, Definition>> };
+
+const loadedSchema = z.object({
+  id: z.string(),
+  frame: z.string(),
+  backends: z.record(z.string(), z.string()),
+  definitions: z.record(z.string(), readDefinitionSchema),
+});
+
+export async function writeLoaded(path: string, { structure, definitions }: Loaded): Promise<void> {
+  const { id, frame, backends } = structure;
+  const text = JSON.stringify({ id, frame, backends: Object.fromEntries(backends), definitions });
+  await writeFileAtomic(path, text, { durable: false });
+}
+
+/** Undefined when there is none, or none that can be understood: then a reload settles it. */
+export async function readLoaded(path: string): Promise<Loaded | undefined> {
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return undefined;
+    throw error;
+  }
+  const parsed = loadedSchema.safeParse(parseJson(text));
+  if (!parsed.success) return undefined;
+  const { id, frame, backends, definitions } = parsed.data;
+  const known: Record<string, Definition> = definitions;
+  return { structure: { id, frame, backends: new Map(Object.entries(backends)) }, definitions: known };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+}
