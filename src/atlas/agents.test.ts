@@ -104,12 +104,28 @@ describe("a lease", () => {
     await world.put("identity", "a:1", { agent: "a" });
     await world.pass(25_000);
     ack("a");
-    await world.pass(30_000);
+    await world.pass(29_999);
     expect(cuts).toEqual([]);
-    await world.pass(5_000);
+    await world.pass(1);
     expect(cuts).toEqual(["no ack for 30 s"]);
     await world.pass(30_000);
     expect(instances()).toEqual([]);
+  });
+
+  test("a clock that is set neither saves a silent agent nor cuts off one that acks", async () => {
+    let offset = 0;
+    const { clock } = world;
+    await world.dispose();
+    const steady = clock.now.bind(clock);
+    world = await createWorld({ clock: Object.assign(clock, { now: () => steady() + offset }) });
+    const silent = await connect("a");
+    const lively = await connect("b");
+    offset = -3_600_000;
+    await world.pass(20_000);
+    ack("b");
+    offset = 3_600_000;
+    await world.pass(10_000);
+    expect([silent.cuts, lively.cuts]).toEqual([["no ack for 30 s"], []]);
   });
 
   test("an ack without a stream is a sign of life", async () => {
@@ -122,6 +138,17 @@ describe("a lease", () => {
     expect(instances()).toEqual(["identity/a:1"]);
     await world.pass(10_000);
     expect(instances()).toEqual([]);
+  });
+
+  test("an ack from ahead of the registry, as after a store was set back, says nothing", async () => {
+    await connect("a");
+    await world.put("identity", "x");
+    const { generation, revision } = world.registry.state();
+    const future = { generation, revision: revision + 1, rejected: [], reloaded: false, tookMs: 1 };
+    world.agents.acknowledge("a", future);
+    expect(world.agents.list()).toMatchObject([{ appliedRevision: null, lag: null }]);
+    await world.put("identity", "y");
+    expect(world.waits.progress(world.registry.state(), undefined)).toMatchObject({ applied: 0, pending: ["a"] });
   });
 
   test("an ack of an agent nobody knows is refused", () => {

@@ -102,8 +102,11 @@ export class Agents {
         `no agent of ${host} holds a lease; it opens a watch with agent= and boot= first`,
       );
     }
-    entry.applied = { generation: ack.generation, revision: ack.revision };
-    entry.rejected = ack.rejected;
+    const { generation, revision } = this.#registry.state();
+    // nobody can run what was never written here: a store that was set back must not find its new changes applied already
+    const ahead = ack.generation === generation && ack.revision > revision;
+    entry.applied = ahead ? undefined : { generation: ack.generation, revision: ack.revision };
+    entry.rejected = ahead ? [] : ack.rejected;
     // an ack without a stream is a sign of life all the same
     if (entry.presence.kind === "grace") this.#startGrace(entry, entry.presence.lost);
     this.#emit({ kind: "acked", host });

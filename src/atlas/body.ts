@@ -3,6 +3,8 @@ import { ProblemFault } from "../core/lib/http.ts";
 
 /** No body of ours comes near this: a definition is a few hundred bytes. */
 export const MAX_BODY_BYTES = 1_048_576;
+const MAX_DEPTH = 100;
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
 
 /**
  * An empty body counts as `{}`, so that a PUT may say nothing where everything has a default.
@@ -18,6 +20,12 @@ export async function readBody(request: Request): Promise<unknown> {
       `the body must be JSON, with Content-Type: application/json${type === "" ? "" : `, not ${type}`}`,
     );
   }
+  const value = parse(text);
+  checkShape(value, 1);
+  return value;
+}
+
+function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
@@ -28,18 +36,32 @@ export async function readBody(request: Request): Promise<unknown> {
   }
 }
 
+/** What schemas cannot see: nesting that overflows the stack of who walks it, and a name that they drop in silence. */
+function checkShape(value: unknown, depth: number): void {
+  if (typeof value !== "object" || value === null) return;
+  if (depth > MAX_DEPTH) throw new ProblemFault("invalid", `the body nests deeper than ${MAX_DEPTH} levels`);
+  if (Object.hasOwn(value, "__proto__")) throw new ProblemFault("invalid", "nothing can be named __proto__");
+  for (const part of Object.values(value)) checkShape(part, depth + 1);
+}
+
 async function readText(request: Request): Promise<string> {
   if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) throw tooLarge();
   if (request.body === null) return "";
   const chunks: Uint8Array[] = [];
   let size = 0;
-  for await (const chunk of request.body) {
-    size += chunk.byteLength;
-    // a chunked body says its length only by arriving
-    if (size > MAX_BODY_BYTES) throw tooLarge();
-    chunks.push(chunk);
+  try {
+    for await (const chunk of request.body) {
+      size += chunk.byteLength;
+      // a chunked body says its length only by arriving
+      if (size > MAX_BODY_BYTES) throw tooLarge();
+      chunks.push(chunk);
+    }
+    return UTF8.decode(Buffer.concat(chunks));
+  } catch (error) {
+    if (error instanceof ProblemFault) throw error;
+    // the caller went away, or sent bytes that would be stored as question marks
+    throw new ProblemFault("invalid", "the body ended early, or is not UTF-8", { cause: error });
   }
-  return Buffer.concat(chunks).toString("utf8");
 }
 
 function tooLarge(): ProblemFault {

@@ -6,10 +6,12 @@ import type { Lease, LiveStore } from "../core/registry/live-store.ts";
 
 /** An agent that acked within this time is live. Agents ack at least every 10 s. */
 const LIVE_MS = 30_000;
-const SWEEP_MS = 5_000;
 
-/** An agent's open stream. */
-type Connection = { readonly boot: string; readonly cut: (reason: string) => void; ackedAt: number };
+/**
+ * An agent's open stream. A timer of its own cuts it off when acks stop: a dead host's connection can look open for a quarter
+ * of an hour, and comparing times of day would believe a clock that was set.
+ */
+type Connection = { readonly boot: string; readonly cut: (reason: string) => void; silence: Cancel };
 
 export type LeasesOptions = { readonly live: LiveStore; readonly clock: Clock; readonly logger: Logger };
 
@@ -18,13 +20,11 @@ export class Leases {
   readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #connections = new Map<string, Connection>();
-  #sweep: Cancel | undefined;
 
   constructor({ live, clock, logger }: LeasesOptions) {
     this.#live = live;
     this.#clock = clock;
     this.#logger = logger;
-    this.#scheduleSweep();
   }
 
   /**
@@ -36,16 +36,18 @@ export class Leases {
   async connect(lease: Lease, cut: (reason: string) => void): Promise<() => void> {
     const { host, boot } = lease;
     const other = this.#connections.get(host);
-    if (other !== undefined && other.boot !== boot && this.#clock.now() - other.ackedAt < LIVE_MS) {
+    if (other !== undefined && other.boot !== boot) {
       throw new ProblemFault(
         "conflict",
         `another agent of ${host} is live (boot ${other.boot}). Two machines with one name? Give each its own --host`,
       );
     }
-    const connection: Connection = { boot, cut, ackedAt: this.#clock.now() };
+    const connection: Connection = { boot, cut, silence: this.#expectAck(cut) };
     this.#connections.set(host, connection);
-    other?.cut(other.boot === boot ? "the same agent opened a new stream" : "another agent took over this host");
+    other?.silence();
+    other?.cut("the same agent opened a new stream");
     const leave = (): void => {
+      connection.silence();
       if (this.#connections.get(host) !== connection) return;
       this.#connections.delete(host);
       void this.#live.releaseLease(host).catch((error: unknown) => {
@@ -64,21 +66,16 @@ export class Leases {
   /** The agent of a host gave a sign of life. */
   acked(host: string): void {
     const connection = this.#connections.get(host);
-    if (connection !== undefined) connection.ackedAt = this.#clock.now();
+    if (connection === undefined) return;
+    connection.silence();
+    connection.silence = this.#expectAck(connection.cut);
   }
 
   stop(): void {
-    this.#sweep?.();
+    for (const { silence } of this.#connections.values()) silence();
   }
 
-  /** Cuts off agents that stopped acking: a dead host's connection can look open for a quarter of an hour. */
-  #scheduleSweep(): void {
-    this.#sweep = this.#clock.after(SWEEP_MS, () => {
-      const oldest = this.#clock.now() - LIVE_MS;
-      for (const { ackedAt, cut } of this.#connections.values()) {
-        if (ackedAt < oldest) cut(`no ack for ${LIVE_MS / 1_000} s`);
-      }
-      this.#scheduleSweep();
-    });
+  #expectAck(cut: (reason: string) => void): Cancel {
+    return this.#clock.after(LIVE_MS, () => cut(`no ack for ${LIVE_MS / 1_000} s`));
   }
 }

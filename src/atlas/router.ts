@@ -2,7 +2,7 @@
 // become the OpenAPI document in openapi.ts, so the two cannot differ.
 import { Hono } from "hono";
 import type { z } from "zod";
-import { problemOf, ProblemFault, requestIdOf } from "../core/lib/http.ts";
+import { problemOf, ProblemFault, requestIdOf, withUrl } from "../core/lib/http.ts";
 import type { ProblemCode } from "../core/lib/problem.ts";
 import { readBody } from "./body.ts";
 
@@ -65,12 +65,10 @@ export function route<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodT
 /** @throws ProblemFault `invalid` when a parameter is there twice: which one counts would be a guess */
 function queryOf(request: Request): Record<string, string> {
   const { searchParams } = new URL(request.url);
-  const query: Record<string, string> = {};
-  for (const [name, value] of searchParams) {
-    if (Object.hasOwn(query, name)) throw new ProblemFault("invalid", `the query parameter ${name} is there twice`);
-    query[name] = value;
-  }
-  return query;
+  const names = [...searchParams.keys()];
+  const double = names.find((name, index) => names.indexOf(name) < index);
+  if (double !== undefined) throw new ProblemFault("invalid", `the query parameter ${double} is there twice`);
+  return Object.fromEntries(searchParams);
 }
 
 export type RouterOptions = {
@@ -110,7 +108,7 @@ export function createRouter({ routes, onBug, onAnswer }: RouterOptions): Respon
     const matched: { path?: string } = {};
     let response: Response;
     try {
-      response = await app.fetch(absolute(request), { peer, matched });
+      response = await app.fetch(withUrl(request), { peer, matched });
       response.headers.set("x-request-id", requestId);
     } catch (error) {
       response = problemOf(error, requestId, (bug) => onBug(bug, requestId));
@@ -126,10 +124,8 @@ function honoPath(path: string): string {
 
 function matches(routePath: string, path: string): boolean {
   const [wanted, given] = [routePath.split("/"), path.split("/")];
-  return wanted.length === given.length && wanted.every((part, index) => part.startsWith("{") || part === given[index]);
-}
-
-/** A health check of HAProxy's speaks HTTP/1.0 without Host; Bun's request then has only a path for a URL. */
-function absolute(request: Request): Request {
-  return request.url.startsWith("/") ? new Request(`http://localhost${request.url}`, request) : request;
+  return (
+    wanted.length === given.length &&
+    wanted.every((part, index) => (part.startsWith("{") ? given[index] !== "" : part === given[index]))
+  );
 }

@@ -53,7 +53,8 @@ describe("waiting until a change is applied", () => {
     ack("b", revision);
     await settle();
     expect(state.result).toBeUndefined();
-    ack("a", revision + 5);
+    const { revision: later } = await world.put("identity", "y");
+    ack("a", later);
     await settle();
     expect(state.result).toMatchObject({ applied: 2, total: 2, pending: [], unreachable: [] });
   });

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { z } from "zod";
 import { Fault } from "./errors.ts";
-import { fieldErrors, ProblemFault, problemOf, requestIdOf } from "./http.ts";
+import { fieldErrors, ProblemFault, problemOf, requestIdOf, withUrl } from "./http.ts";
 
 const answer = async (error: unknown): Promise<{ response: Response; body: unknown; bugs: unknown[] }> => {
   const bugs: unknown[] = [];
@@ -23,6 +23,15 @@ test("a harmless request id is kept, anything else replaced", () => {
     expect(id(bad)).toMatch(/^[0-9a-f-]{36}$/);
   }
   expect(requestIdOf(new Headers())).toMatch(/^[0-9a-f-]{36}$/);
+});
+
+test("a request without Host, or with nonsense in it, has a URL all the same", () => {
+  const given = (url: string): string =>
+    withUrl(Object.defineProperty(new Request("http://x/"), "url", { value: url })).url;
+  expect(given("http://host001:7400/livez?a=1")).toBe("http://host001:7400/livez?a=1");
+  expect(given("/livez?a=1")).toBe("http://localhost/livez?a=1");
+  expect(given("http://[/livez?a=1")).toBe("http://localhost/livez?a=1");
+  expect(given("http://x:99999/livez")).toBe("http://localhost/livez");
 });
 
 test("every bad field is named by its path, unknown ones one by one", () => {

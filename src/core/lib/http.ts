@@ -11,6 +11,15 @@ export function requestIdOf(headers: Headers): string {
   return given !== null && REQUEST_ID.test(given) ? given : crypto.randomUUID();
 }
 
+/**
+ * The request with a URL that can be parsed. Bun takes it from the Host header: HTTP/1.0 without one (as health checks speak)
+ * leaves the path alone, and nonsense in it makes nonsense of the URL.
+ */
+export function withUrl(request: Request): Request {
+  if (URL.canParse(request.url)) return request;
+  return new Request(`http://localhost${request.url.replace(/^https?:\/\/[^/]*/, "")}`, request);
+}
+
 /** zod's issues as the `errors` of a problem. */
 export function fieldErrors(error: ZodError): readonly FieldError[] {
   return error.issues.flatMap((issue) =>
