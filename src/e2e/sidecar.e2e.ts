@@ -167,6 +167,29 @@ describe("what operators write", () => {
   });
 });
 
+describe("what HAProxy refuses", () => {
+  scenario("fails the write that waits, names host and reason, and leaves the rest alone", async (world) => {
+    const atlas = await startAtlas(world);
+    const sidecar = await startSidecar(world, atlas, { flags: ["--stop-haproxy"] });
+    const one = backend(world, "one");
+    const instances = "/v1/services/identity/instances";
+    await atlas.ask(`${instances}/one`, "PUT", { port: one.port, address: "127.0.0.1" });
+    const lost = { port: 5000, address: "no-such-host.invalid" };
+    const refusal: unknown = await atlas
+      .ask(`${instances}/two?wait=applied`, "PUT", lost)
+      .catch((error: unknown) => error);
+    expect(refusal).toMatchObject({
+      code: "rejected",
+      body: {
+        rejected: [{ host: "host001", service: "identity", error: expect.stringContaining("does not resolve") }],
+      },
+    });
+    expect(await answering(sidecar.bind)).toBe("one");
+    expect((await sidecar.why("identity")).notes.join()).toContain("no-such-host.invalid");
+    expect(await atlas.ask(`${instances}/two?wait=applied`, "DELETE")).toMatchObject({ applied: 1, total: 1 });
+  });
+});
+
 describe("without Atlas", () => {
   scenario(
     "traffic flows, the next sidecar adopts HAProxy, and a cold start routes from disk within 2 s",

@@ -10,7 +10,7 @@ import type { Applied, Desired, Proxy } from "../core/haproxy/proxy.ts";
 const RETRY = { baseMs: 500, capMs: 5_000 };
 
 /** What should run now, and which state of the registry that is. */
-export type Target = { readonly desired: Desired; readonly position: Position };
+type Target = { readonly desired: Desired; readonly position: Position };
 
 /** What HAProxy was read back to run; several changes may share one. */
 export type Application = {

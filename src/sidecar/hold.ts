@@ -17,7 +17,7 @@ export const HOLD_MS = 600_000;
 const FATAL_FAILURES = 2;
 
 /** Why an instance is held: its lease ran out, or it vanished without a word. */
-export type Doubt = "expired" | "unexplained";
+type Doubt = "expired" | "unexplained";
 
 export type Hold = {
   readonly instance: Instance;

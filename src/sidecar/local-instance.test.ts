@@ -70,6 +70,16 @@ describe("what Atlas is told of a local instance", () => {
     expect(step(local, echoed(6, { port: 6000 }))?.kind).toBe("put");
   });
 
+  test("an instance that another agent claims is left to it, until it is registered here anew", () => {
+    const local = told(put(), 5);
+    const claimed = echoed(6, { agent: "there" });
+    expect(step(local, claimed)).toBeUndefined();
+    expect(step(checked(local, false), claimed)).toBeUndefined();
+    expect(step(put({}, local), claimed)).toBeUndefined();
+    expect(step(put({ definition: {} }, local), claimed)?.kind).toBe("define");
+    expect(step(put({ weight: 3 }, local), claimed)?.kind).toBe("put");
+  });
+
   test("what an operator changed in the registry is left alone", () => {
     const local = told(put(), 5);
     expect(

@@ -9,7 +9,7 @@ import type { Snapshot } from "../core/model/snapshot.ts";
 import { type Health, unchecked } from "./health.ts";
 
 /** What an instance said about itself. */
-export type LocalSpec = {
+type LocalSpec = {
   readonly port: number;
   readonly address: string;
   readonly weight: number;
@@ -117,6 +117,11 @@ function knownOf(local: LocalInstance, snapshot: Snapshot, seen: Instance | unde
   return seen;
 }
 
+/** True when another host's agent says that the instance is his. */
+export function isForeign(known: Pick<Known, "agent"> | undefined, host: string): boolean {
+  return known !== undefined && known.agent !== null && known.agent !== host;
+}
+
 /** Pure: what Atlas must be told about a local instance now, or undefined when it has everything right. */
 export function nextStep(
   local: LocalInstance,
@@ -127,6 +132,8 @@ export function nextStep(
   const known = knownOf(local, snapshot, seen);
   if (local.left !== undefined) return known?.agent === host ? { kind: "delete", after: undefined } : undefined;
   if (local.definition !== undefined) return { kind: "define", definition: local.definition };
+  // two agents with one instance would overwrite each other without end: whoever was told last keeps it
+  if (!local.unsent && isForeign(known, host)) return undefined;
   const { healthy } = local.health;
   const { port, address } = local.spec;
   const ours = known !== undefined && known.agent === host && known.port === port && known.address === address;

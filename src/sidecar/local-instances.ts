@@ -15,6 +15,7 @@ import {
   acceptStep,
   adoptLocal,
   type Host,
+  isForeign,
   isForgettable,
   type LocalInstance,
   nextStep,
@@ -163,7 +164,12 @@ export class LocalInstances {
     return this.#said.get(id);
   }
 
+  /** What keeps Atlas from having it as it is here. */
   problem(id: string): string | undefined {
+    const seen = this.#state.seen(id);
+    if (this.#state.locals.has(id) && isForeign(seen, this.#state.host)) {
+      return `Atlas has it as an instance of ${seen?.agent}: two hosts with one instance name`;
+    }
     return this.#registrar.problem(id);
   }
 
@@ -180,7 +186,7 @@ export class LocalInstances {
     if (!this.#options.connected()) this.#registrar.look(id);
     const registered = this.#options.connected() && (await this.#registrar.settled(id, ANSWER_MS));
     const { generation, revision } = this.#state.locals.get(id)?.written ?? this.#state.position;
-    const problem = this.#registrar.problem(id) ?? (registered ? undefined : "Atlas does not have it yet");
+    const problem = this.problem(id) ?? (registered ? undefined : "Atlas does not have it yet");
     return { generation, revision, registered, ...(problem === undefined ? {} : { problem }) };
   }
 

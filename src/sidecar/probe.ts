@@ -4,7 +4,7 @@ import { describeError } from "../core/lib/errors.ts";
 import { instanceName } from "../core/model/names.ts";
 import type { Definition } from "../core/model/service.ts";
 
-export type ProbeTarget = {
+type ProbeTarget = {
   readonly address: string;
   readonly port: number;
   /** How: protocol, path and timeout are the service's. */

@@ -35,7 +35,7 @@ export type RegistrarOptions = {
 };
 
 /** How many agents run a change. */
-export type AppliedCount = { readonly applied: number; readonly total: number };
+type AppliedCount = { readonly applied: number; readonly total: number };
 
 export interface Registrar {
   /** Something about the instance changed: looks whether Atlas has to be told, and tells it until it has it. */

@@ -33,7 +33,7 @@ const RECONNECT_BASE_MS = 500;
 export const STALE_PATIENCE_MS = 5_000;
 
 /** Who holds the lease of a host through this stream. */
-export type WatchAgent = {
+type WatchAgent = {
   readonly host: string;
   readonly boot: string;
   readonly zone: string;
