@@ -114,6 +114,7 @@ export default defineConfig({
         "src/core/client/**",
         "src/core/service/**",
         "src/e2e/**",
+        "scripts/**",
         "**/*.test.ts",
       ],
       rules: { "node/no-process-env": "off" },

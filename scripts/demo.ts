@@ -3,13 +3,13 @@ import { copyFile, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs, styleText } from "node:util";
-import { BINARY, eventually, freePort, runToEnd, spawn, type Spawned } from "../src/e2e/process.ts";
+import { BINARY, eventually, flags, freePort, runToEnd, spawn, type Spawned } from "../src/e2e/process.ts";
 import { startTraffic, type Tally, type Traffic } from "./demo-traffic.ts";
 
 const STEADY_MS = 2_000;
 const DASHBOARD = resolve(import.meta.dir, "../fixtures/demo/dashboard.service.ts");
 
-const { values: flags } = parseArgs({
+const { values: wanted } = parseArgs({
   options: { once: { type: "boolean", default: false }, "free-ports": { type: "boolean", default: false } },
 });
 
@@ -32,7 +32,7 @@ function cleanUp(): Promise<void> {
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
     console.log("\nstopping");
-    void cleanUp().then(() => process.exit(flags.once ? 1 : 0));
+    void cleanUp().then(() => process.exit(wanted.once ? 1 : 0));
   });
 }
 
@@ -47,7 +47,7 @@ try {
 }
 
 async function tell(): Promise<number> {
-  const port = (usual: number): Promise<number> => (flags["free-ports"] ? freePort() : Promise.resolve(usual));
+  const port = (usual: number): Promise<number> => (wanted["free-ports"] ? freePort() : Promise.resolve(usual));
   const [atlasPort, routerPort, adminPort] = [await port(7400), await port(4000), await port(4001)];
   const atlas = `http://127.0.0.1:${atlasPort}`;
   const router = `http://127.0.0.1:${routerPort}`;
@@ -82,7 +82,7 @@ async function tell(): Promise<number> {
   step("identity ×2, dashboard ×1");
   const identityPort = await portOf("identity");
   const dashboardPort = await portOf("dashboard");
-  const twinPort = flags["free-ports"] ? await freePort() : dashboardPort + 1;
+  const twinPort = wanted["free-ports"] ? await freePort() : dashboardPort + 1;
   const serve = (service: string, instancePort: number): Spawned =>
     start(`${service}:${instancePort}`, ["serve", join(directory, service)], {
       port: String(instancePort),
@@ -130,7 +130,7 @@ async function tell(): Promise<number> {
   const agreed = await count(traffic, join(state, "access.log"));
 
   step("Try by hand");
-  if (flags.once) {
+  if (wanted.once) {
     note("run scripts/demo without --once, and it stays up");
     return agreed ? 0 : 1;
   }
@@ -170,8 +170,7 @@ function note(text: string): void {
 }
 
 function start(name: string, args: readonly string[], options: Readonly<Record<string, string>>): Spawned {
-  const given = Object.entries(options).flatMap(([option, value]) => [`--${option}`, value]);
-  const program = spawn([BINARY, ...args, ...given], { name, cwd: directory });
+  const program = spawn([BINARY, ...args, ...flags(options)], { name, cwd: directory });
   started.push(program);
   return program;
 }

@@ -5,6 +5,11 @@ import { resolve } from "node:path";
 /** The compiled binary that `scripts/build` made, or another build to try the same tests on. */
 export const BINARY = process.env.SMARTSTACK_BINARY ?? resolve(import.meta.dir, "../../dist/smartstack");
 
+/** `{port: "1"}` as `--port 1`. */
+export function flags(options: Readonly<Record<string, string | number>>): string[] {
+  return Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)]);
+}
+
 export type Spawned = {
   readonly name: string;
   readonly pid: number;
