@@ -1,36 +1,36 @@
 // How a caller wants the answer. Text, bytes and JSON are read within the attempt, so that a stall or a cut in the body is
-// retried like any other; a response or a stream goes to the caller, and from then on the answer is his.
-import { handOver, type Handover } from "./handover.ts";
+// retried like any other; a response or a stream goes to the caller (see handover.ts).
+import { type Handover, handOver } from "./handover.ts";
 import { BodyProblem, readBytes, readText } from "./reading.ts";
 import { type Schema, validate } from "./schema.ts";
 
-export type Answer<T> =
-  | {
-      readonly handsOver: false;
-      /** The `Accept` header when the caller gives none. */
-      readonly accept?: string;
-      /** @throws BodyProblem, or what the runtime throws when the body is cut off */
-      read(response: Response, limit: number): Promise<T>;
-    }
-  | { readonly handsOver: true; readonly accept?: undefined; take(response: Response, handover: Handover): T };
+export interface Answer<T> {
+  /** The `Accept` header when the caller gives none. */
+  readonly accept: string | undefined;
+  /**
+   * @param limit bytes
+   * @param keep called when the body goes on coming after this
+   * @throws BodyProblem, or what the runtime throws when the body is cut off
+   */
+  take(response: Response, limit: number, keep: () => Handover): T | Promise<T>;
+}
 
-export const TEXT: Answer<string> = { handsOver: false, read: readText };
+export const TEXT: Answer<string> = { accept: undefined, take: readText };
 
-export const BYTES: Answer<Uint8Array<ArrayBuffer>> = { handsOver: false, read: readBytes };
+export const BYTES: Answer<Uint8Array<ArrayBuffer>> = { accept: undefined, take: readBytes };
 
-export const RESPONSE: Answer<Response> = { handsOver: true, take: handOver };
+export const RESPONSE: Answer<Response> = { accept: undefined, take: handOver };
 
 export const STREAM: Answer<ReadableStream<Uint8Array<ArrayBuffer>>> = {
-  handsOver: true,
-  take: (response, handover) => handOver(response, handover).body ?? new Blob([]).stream(),
+  accept: undefined,
+  take: async (response, limit, keep) => (await handOver(response, limit, keep)).body ?? new Blob([]).stream(),
 };
 
 /** JSON; with a schema, checked and made into what the schema says. */
 export function json<T>(schema: Schema<T> | undefined): Answer<T> {
   return {
     accept: "application/json",
-    handsOver: false,
-    read: (response, limit) => readText(response, limit).then((text) => parse(text, response, schema)),
+    take: async (response, limit) => parse(await readText(response, limit), response, schema),
   };
 }
 

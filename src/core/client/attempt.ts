@@ -5,6 +5,7 @@ import { attemptHeaders, type Call } from "./call.ts";
 import type { Core } from "./core.ts";
 import type { Attempt } from "./error.ts";
 import { errorOf, type Failure, failureOf, statusFailure } from "./failure.ts";
+import { isWatched } from "./events.ts";
 import { Flight } from "./flight.ts";
 import type { HeaderMap } from "./header.ts";
 import { readErrorBody } from "./reading.ts";
@@ -12,7 +13,13 @@ import type { Hooks } from "./hooks.ts";
 import { followRedirects, isRedirect, needsFreshConnection, send } from "./sending.ts";
 
 export type Result<T> =
-  | { readonly ok: true; readonly attempt: Attempt; readonly value: T }
+  | {
+      readonly ok: true;
+      readonly attempt: Attempt;
+      readonly value: T;
+      /** Its body is read; else it still comes. */
+      readonly whole: boolean;
+    }
   | { readonly ok: false; readonly attempt: Attempt; readonly failure: Failure };
 
 /** Which attempt it is. */
@@ -54,31 +61,30 @@ async function fly<T>(
   try {
     if (settings.hooks.request !== undefined) {
       const failure = await runRequestHook(settings.hooks.request, call, turn, headers);
-      if (failure !== undefined) return fail(core, turn, startedAt, undefined, failure);
+      if (failure !== undefined) return fail(core, call, turn, startedAt, undefined, failure);
     }
     const fresh = needsFreshConnection(call, turn.number, startedAt);
     response = await send(core, call, target.url, method, headers, call.body, flight.signal, fresh);
     if (isRedirect(response.status)) {
       const end = await followRedirects(core, call, headers, flight.signal, response);
       response = end.response;
-      if (end.failure !== undefined) return fail(core, turn, startedAt, response, end.failure);
+      if (end.failure !== undefined) return fail(core, call, turn, startedAt, response, end.failure);
     }
     if (response.status >= 400) {
       const failure = statusFailure(call, response, await readErrorBody(response), core.clock.now());
-      return fail(core, turn, startedAt, response, failure);
+      return fail(core, call, turn, startedAt, response, failure);
     }
     const limit = settings.maxResponseBytes;
-    let value: T;
-    if (answer.handsOver) {
-      const translate = (error: unknown): unknown => errorOf(call, failureOf(call, flight.stopped, error, true), []);
+    const value = await answer.take(response, limit, () => {
       handedOver = true;
-      value = answer.take(response, { flight, limit, translate });
-    } else value = await answer.read(response, limit);
-    return { ok: true, attempt: record(core, turn, startedAt, response, undefined), value };
+      const translate = (error: unknown): unknown => errorOf(call, failureOf(call, flight.stopped, error, true), []);
+      return { flight, limit, translate };
+    });
+    return { ok: true, attempt: record(core, call, turn, startedAt, response, undefined), value, whole: !handedOver };
   } catch (error) {
     const failure = failureOf(call, flight.stopped, error, response !== undefined);
     if (failure.kind === "connection") state.lostAt = core.clock.now();
-    return fail(core, turn, startedAt, response, failure);
+    return fail(core, call, turn, startedAt, response, failure);
   } finally {
     if (!handedOver) flight.end();
   }
@@ -86,17 +92,19 @@ async function fly<T>(
 
 function fail(
   core: Core,
+  call: Call,
   turn: Turn,
   startedAt: number,
   response: Response | undefined,
   failure: Failure,
 ): { ok: false; attempt: Attempt; failure: Failure } {
-  return { ok: false, attempt: record(core, turn, startedAt, response, failure), failure };
+  return { ok: false, attempt: record(core, call, turn, startedAt, response, failure), failure };
 }
 
 /** What is kept of an attempt. */
 function record(
   core: Core,
+  call: Call,
   turn: Turn,
   startedAt: number,
   response: Response | undefined,
@@ -112,7 +120,8 @@ function record(
   };
   if (response !== undefined) {
     attempt.status = response.status;
-    const instance = response.headers.get("smartstack-instance");
+    // looking at headers can be measured, and who answered well interests nobody unless somebody watches
+    const instance = failure === undefined && !isWatched(call) ? null : response.headers.get("smartstack-instance");
     if (instance !== null) attempt.instance = instance;
   }
   if (failure?.code !== undefined) attempt.code = failure.code;

@@ -1,6 +1,6 @@
 // One call as it will be sent, checked and complete: whatever is wrong with it is said before anything leaves.
 import { type Body, payloadOf } from "./body.ts";
-import { childTraceparent, currentContext, type InboundContext } from "./context.ts";
+import { childTraceparent, currentContext, type InboundContext, randomHex } from "./context.ts";
 import type { Core } from "./core.ts";
 import { invalidRequest } from "./error.ts";
 import { type HeaderMap, mergeHeaders } from "./header.ts";
@@ -33,36 +33,42 @@ export type Call = {
   readonly inherited: boolean;
 };
 
+const METHODS = new Set(["GET", "HEAD", "PUT", "DELETE", "POST", "PATCH"]);
 const METHOD = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
 const IDEMPOTENCY_KEY = "idempotency-key";
 
+/** What a client gives to each of its calls. */
+export type Base = {
+  readonly core: Core;
+  readonly settings: Settings;
+  /** What a relative input is relative to: `service://identity`. */
+  readonly prefix: string | undefined;
+  /** Where an input without further options leads. @throws SmartClientError `invalid_request` */
+  readonly aim: (input: string) => Target;
+};
+
 /**
  * Checks a call and completes it. Only a Request makes it wait: its body is read here, so that it can be sent more than once.
- * @param prefix what a relative input is relative to
  * @throws SmartClientError `invalid_request`
  */
 export function prepare(
-  core: Core,
-  base: Settings,
-  prefix: string | undefined,
+  base: Base,
   method: string | undefined,
   input: Input,
   options: CallOptions | undefined,
 ): Call | Promise<Call> {
-  if (input instanceof Request) return prepareRequest(core, base, prefix, method, input, options);
-  return prepareUrl(core, base, prefix, method ?? "GET", typeof input === "string" ? input : input.href, options);
+  if (input instanceof Request) return prepareRequest(base, method, input, options);
+  return prepareUrl(base, method ?? "GET", typeof input === "string" ? input : input.href, options);
 }
 
 async function prepareRequest(
-  core: Core,
-  base: Settings,
-  prefix: string | undefined,
+  base: Base,
   method: string | undefined,
   request: Request,
   options: CallOptions | undefined,
 ): Promise<Call> {
   const body = request.body === null ? undefined : new Uint8Array(await request.arrayBuffer());
-  return prepareUrl(core, base, prefix, method ?? request.method, request.url, {
+  return prepareUrl(base, method ?? request.method, request.url, {
     ...(body === undefined ? {} : { body }),
     signal: request.signal,
     ...options,
@@ -70,18 +76,21 @@ async function prepareRequest(
   });
 }
 
-function prepareUrl(
-  core: Core,
-  base: Settings,
-  prefix: string | undefined,
-  methodName: string,
-  url: string,
-  options: CallOptions | undefined,
-): Call {
-  const settings = settingsOf(base, options);
-  const target = targetOf(url, prefix, options?.query, settings.router ?? core.router(), core.address);
-  const method = methodName.toUpperCase();
-  if (!METHOD.test(method)) throw invalidRequest(`${JSON.stringify(methodName)} is not a method`, target.service);
+/** @throws SmartClientError `invalid_request` */
+function methodOf(name: string): string {
+  if (METHODS.has(name)) return name;
+  if (!METHOD.test(name)) throw invalidRequest(`${JSON.stringify(name)} is not a method`);
+  return name.toUpperCase();
+}
+
+function prepareUrl(base: Base, methodName: string, url: string, options: CallOptions | undefined): Call {
+  const { core } = base;
+  const method = methodOf(methodName);
+  const settings = settingsOf(base.settings, options);
+  const target =
+    options?.query === undefined && options?.router === undefined
+      ? base.aim(url)
+      : targetOf(url, base.prefix, options.query, settings.router ?? core.router(), core.address);
   const payload = payloadOf(method, options, target.service);
   const headers: HeaderMap = settings.headers === NO_HEADERS ? {} : { ...settings.headers };
   if (payload.contentType !== undefined) headers["content-type"] ??= payload.contentType;
@@ -89,7 +98,7 @@ function prepareUrl(
   const key = settings.idempotencyKey;
   if (key !== false) headers[IDEMPOTENCY_KEY] ??= key === true ? crypto.randomUUID() : headerValue(key);
   const context = currentContext();
-  headers["x-request-id"] ??= context?.requestId ?? crypto.randomUUID();
+  headers["x-request-id"] ??= context?.requestId ?? randomHex(32);
   if (context?.tracestate !== undefined) headers.tracestate ??= context.tracestate;
   const startedAt = core.clock.now();
   const own = startedAt + settings.timeout;

@@ -39,7 +39,7 @@ describe("a call", () => {
     expect(request?.headers.get("x-mine")).toBe("1");
     expect(request?.headers.get("smartstack-timeout-ms")).toBe("2000");
     expect(request?.headers.get("traceparent")).toMatch(/^00-[0-9a-f]{32}-[0-9a-f]{16}-01$/);
-    expect(request?.headers.get("x-request-id")).toMatch(/^[0-9a-f-]{36}$/);
+    expect(request?.headers.get("x-request-id")).toMatch(/^[0-9a-f]{32}$/);
   });
 
   test("of each method is sent as that method", async () => {
@@ -80,6 +80,23 @@ describe("a call", () => {
     client.post("service://identity/events", { json: { a: 1 } }).catch(() => undefined);
     await clock.advance(0);
     expect(requests).toHaveLength(1);
+  });
+
+  test("is a promise like any other, that can be asked for both response and body", async () => {
+    const { client, requests } = mockServices({ identity: echo });
+    const call = client.get("service://identity/");
+    expect(call).toBeInstanceOf(Promise);
+    const json = call.json<Echo>();
+    expect(await call.then(({ status }) => status)).toBe(200);
+    expect((await json).method).toBe("GET");
+    await call.finally(() => undefined);
+    const [first] = await Promise.all([call, client.get("service://identity/").then(() => 2)]);
+    expect(first.status).toBe(200);
+    expect(requests).toHaveLength(3);
+    const begun = client.get("service://identity/");
+    await begun;
+    expect((await begun.json<Echo>()).path).toBe("/");
+    expect(requests).toHaveLength(4);
   });
 
   test("carries JSON with its content type, unless the caller names another", async () => {

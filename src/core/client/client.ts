@@ -1,5 +1,5 @@
 import { all, type AllOptions, type Task } from "./all.ts";
-import { type Input, prepare } from "./call.ts";
+import { type Base, type Input, prepare } from "./call.ts";
 import { type ClientParts, type Core, createCore } from "./core.ts";
 import { invalidRequest } from "./error.ts";
 import { exchange } from "./exchange.ts";
@@ -7,6 +7,7 @@ import { SERVICE_NAME } from "../model/names.ts";
 import { type CallOptions, DEFAULTS, type Settings, settingsOf, type SmartClientOptions } from "./options.ts";
 import { SmartRequest } from "./request.ts";
 import { type ServiceStats, statsOf } from "./stats.ts";
+import { remember, targetOf } from "./target.ts";
 
 /**
  * Calls services by name. Every method returns at once; what it returns is awaited for the response, or asked for
@@ -45,9 +46,11 @@ export function createSmartClient(options: SmartClientOptions = {}, parts: Clien
 }
 
 function clientOf(core: Core, settings: Settings, prefix: string | undefined): SmartClient {
+  const aim = remember((input) => targetOf(input, prefix, undefined, settings.router ?? core.router(), core.address));
+  const base: Base = { core, settings, prefix, aim };
   const call = (method: string | undefined, input: Input, options: CallOptions | undefined): SmartRequest =>
     new SmartRequest((answer) => {
-      const prepared = prepare(core, settings, prefix, method, input, options);
+      const prepared = prepare(base, method, input, options);
       return prepared instanceof Promise
         ? prepared.then((ready) => exchange(core, ready, answer))
         : exchange(core, prepared, answer);

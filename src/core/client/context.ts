@@ -46,7 +46,8 @@ const POOL_BYTES = 4096;
 let pool = "";
 let taken = 0;
 
-function randomHex(digits: number): string {
+/** @param digits an even number */
+export function randomHex(digits: number): string {
   if (taken + digits > pool.length) {
     pool = Buffer.from(crypto.getRandomValues(new Uint8Array(POOL_BYTES))).toString("hex");
     taken = 0;

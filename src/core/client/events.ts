@@ -28,6 +28,11 @@ export type CallEvent = {
 const attemptChannel = channel(CHANNELS.attempt);
 const callChannel = channel(CHANNELS.call);
 
+/** Somebody listens to how this call goes. */
+export function isWatched(call: Call): boolean {
+  return call.settings.hooks.done !== undefined || callChannel.hasSubscribers || attemptChannel.hasSubscribers;
+}
+
 export function publishAttempt(call: Call, attempt: Attempt): void {
   if (!attemptChannel.hasSubscribers) return;
   const event: AttemptEvent = { ...about(call), attempt };

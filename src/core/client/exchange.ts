@@ -50,7 +50,7 @@ export async function exchange<T>(core: Core, call: Call, answer: Answer<T>): Pr
         attempts.push(attempt);
         publishAttempt(call, attempt);
         state.counters.ok += 1;
-        if (!answer.handsOver) state.latency.add(attempt.tookMs);
+        if (result.whole) state.latency.add(attempt.tookMs);
         publishCall(call, attempts, now, undefined);
         return result.value;
       }

@@ -1,101 +1,67 @@
-// A response in the caller's hands, with the deadline still on its body.
+// A response in the caller's hands. He may read it, hand it on to a runtime that reads it by itself, or forget it; so what
+// is handed over is a response of our own, whose body is either here already or watched to its end.
 import type { Flight } from "./flight.ts";
-import { BodyProblem, nativeBody, readBytes, readText } from "./reading.ts";
+import { BodyProblem, declaredLength } from "./reading.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
+/** What a body that is still coming needs. */
 export type Handover = {
   readonly flight: Flight;
+  /** Bytes. */
   readonly limit: number;
   /** What reading failed with, in the words of the call. */
   readonly translate: (error: unknown) => unknown;
 };
 
-const handovers = new WeakMap<Response, Handover>();
-const streams = new WeakMap<Response, ReadableStream<Bytes>>();
+/** A body of known length up to this many bytes is read before its response is handed over. */
+const WHOLE_UP_TO = 1024 * 1024;
 
 /**
- * Gives the response to the caller. When its body comes to its end, or is cancelled, the flight ends; when the time is over
- * first, reading fails with a SmartClientError and the socket closes.
+ * The response for the caller. A small body is read now: within the attempt, so that it is retried like any other. A large
+ * one, or one of unknown length, comes as it comes, with the deadline still on it: when it ends or is cancelled, the flight
+ * ends; when the time is over first, reading fails with a SmartClientError and the socket closes.
+ * @param keep called when the flight goes on
+ * @throws what reading a small body throws
  */
-export function handOver(response: Response, handover: Handover): Response {
-  if (nativeBody(response) === null || response.headers.get("content-length") === "0") {
-    handover.flight.end();
-    return response;
+export function handOver(response: Response, limit: number, keep: () => Handover): Response | Promise<Response> {
+  const length = declaredLength(response);
+  if (length === 0 || NO_BODY.has(response.status)) return response;
+  if (length !== undefined && length <= WHOLE_UP_TO && length <= limit) return whole(response);
+  // only now: making the stream of a body that nobody streams can be measured
+  const { body } = response;
+  return body === null ? response : streamed(response, watched(body, keep()));
+}
+
+const NO_BODY = new Set([204, 205, 304]);
+
+async function whole(response: Response): Promise<Response> {
+  return withUrl(new Response(await response.arrayBuffer(), response), response.url);
+}
+
+function streamed(response: Response, body: ReadableStream<Bytes>): Response {
+  const { status, statusText } = response;
+  const headers = new Headers(response.headers);
+  if (headers.has("content-encoding")) {
+    // fetch has decoded it, and who hands the response on must not say otherwise
+    headers.delete("content-encoding");
+    headers.delete("content-length");
   }
-  handovers.set(response, handover);
-  // a new Response would be a copy over a piped stream; another prototype keeps the runtime's own, fast readers
-  return Object.setPrototypeOf(response, handedOver) as Response;
+  return withUrl(new Response(body, { status, statusText, headers }), response.url);
 }
 
-// not a class: `fetch` has made the object already
-const handedOver: object = Object.create(
-  Response.prototype,
-  Object.getOwnPropertyDescriptors({
-    text(this: Response): Promise<string> {
-      const { limit } = handoverOf(this);
-      return finish(this, readText(this, limit));
-    },
-    json(this: Response): Promise<unknown> {
-      return this.text().then((text): unknown => JSON.parse(text));
-    },
-    bytes(this: Response): Promise<Bytes> {
-      const { limit } = handoverOf(this);
-      return finish(this, readBytes(this, limit));
-    },
-    arrayBuffer(this: Response): Promise<ArrayBuffer> {
-      const { limit } = handoverOf(this);
-      return finish(this, readBytes(this, limit)).then(({ buffer }) => buffer);
-    },
-    blob(this: Response): Promise<Blob> {
-      return finish(this, Response.prototype.blob.call(this));
-    },
-    formData(this: Response): ReturnType<Response["formData"]> {
-      return finish(this, Response.prototype.formData.call(this));
-    },
-  }),
-);
-
-Object.defineProperty(handedOver, "body", {
-  get(this: Response) {
-    const native = nativeBody(this);
-    if (native === null) return native;
-    let stream = streams.get(this);
-    if (stream === undefined) {
-      stream = watched(native, handoverOf(this));
-      streams.set(this, stream);
-    }
-    return stream;
-  },
-});
-
-function handoverOf(response: Response): Handover {
-  const handover = handovers.get(response);
-  if (handover === undefined) throw new TypeError("not a response of the smart client");
-  return handover;
+/** A made response has no URL of its own. */
+function withUrl(response: Response, url: string): Response {
+  return Object.defineProperty(response, "url", { value: url });
 }
 
-/** The body was read, or could not be: either way the flight is over. */
-async function finish<T>(response: Response, reading: Promise<T>): Promise<T> {
-  const { flight, translate } = handoverOf(response);
-  try {
-    return await reading;
-  } catch (error) {
-    throw translate(error);
-  } finally {
-    flight.end();
-  }
-}
-
-/** The same bytes; locks the original only when it is read, so that `if (response.body)` spoils nothing. */
+/** The same bytes, with the deadline on them. */
 function watched(native: ReadableStream<Bytes>, { flight, limit, translate }: Handover): ReadableStream<Bytes> {
-  const open = () => native.getReader();
-  let reader: ReturnType<typeof open> | undefined;
+  const reader = native.getReader();
   let size = 0;
   return new ReadableStream<Bytes>(
     {
       async pull(controller) {
-        reader ??= open();
         try {
           const { done, value } = await reader.read();
           if (done) {
@@ -113,9 +79,10 @@ function watched(native: ReadableStream<Bytes>, { flight, limit, translate }: Ha
       },
       async cancel(reason) {
         flight.end();
-        await (reader ?? native).cancel(reason);
+        await reader.cancel(reason);
       },
     },
+    // read when asked, not before
     { highWaterMark: 0 },
   );
 }

@@ -1,5 +1,4 @@
-// Reading a body within a limit. Reads through the methods of Response itself, since a handed-over response (handover.ts)
-// has its own.
+// Reading a body within a limit.
 
 /** An answer that came, but is not what the caller can use. The exchange turns it into a SmartClientError. */
 export class BodyProblem extends Error {
@@ -13,26 +12,17 @@ export class BodyProblem extends Error {
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-const nativeText = Response.prototype.text;
-const nativeArrayBuffer = Response.prototype.arrayBuffer;
-const bodyProperty = Object.getOwnPropertyDescriptor(Response.prototype, "body");
-
-/** The body's own stream. */
-export function nativeBody(response: Response): ReadableStream<Bytes> | null {
-  return (bodyProperty?.get?.call(response) ?? null) as ReadableStream<Bytes> | null;
-}
-
 /** @throws BodyProblem `response_too_large`, or what the runtime throws when the body is cut off */
 export function readText(response: Response, limit: number): Promise<string> {
   const length = declaredLength(response);
-  if (isWithin(length, limit)) return nativeText.call(response);
+  if (isWithin(length, limit)) return response.text();
   return collect(response, length, limit).then((bytes) => new TextDecoder().decode(bytes));
 }
 
 /** @throws BodyProblem `response_too_large`, or what the runtime throws when the body is cut off */
 export async function readBytes(response: Response, limit: number): Promise<Bytes> {
   const length = declaredLength(response);
-  if (isWithin(length, limit)) return new Uint8Array(await nativeArrayBuffer.call(response));
+  if (isWithin(length, limit)) return new Uint8Array(await response.arrayBuffer());
   return collect(response, length, limit);
 }
 
@@ -51,7 +41,7 @@ export async function readErrorBody(response: Response): Promise<string | undefi
 }
 
 /** Undefined when the length is not known beforehand, or is that of something compressed. */
-function declaredLength(response: Response): number | undefined {
+export function declaredLength(response: Response): number | undefined {
   const length = response.headers.get("content-length");
   return length === null || response.headers.has("content-encoding") ? undefined : Number(length);
 }
@@ -61,7 +51,7 @@ function isWithin(length: number | undefined, limit: number): boolean {
 }
 
 async function collect(response: Response, length: number | undefined, limit: number): Promise<Bytes> {
-  const body = nativeBody(response);
+  const { body } = response;
   if (body === null) return new Uint8Array();
   const tooLarge = new BodyProblem("response_too_large", `a body longer than ${limit} bytes`);
   if (length !== undefined && length > limit) {

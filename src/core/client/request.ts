@@ -20,66 +20,76 @@ export type Reply<T> = Promise<T> & { safe(): Promise<Safe<T>> };
 type Exchange = <T>(answer: Answer<T>) => Promise<T>;
 
 /**
- * A request under way. Awaited, it is the response, whose body is read under the same deadline; `.json()`, `.text()`,
- * `.bytes()` called at once make the body part of each attempt, so that a body cut off is retried too.
+ * A request under way: a promise of the response. Asked at once for `.json()`, `.text()` or `.bytes()` instead, the body is
+ * part of each attempt, so that one cut off is fetched again.
  */
-export class SmartRequest implements PromiseLike<Response> {
+export class SmartRequest extends Promise<Response> {
+  /** What `then` gives is a plain promise. */
+  static override get [Symbol.species](): PromiseConstructor {
+    return Promise;
+  }
+
   readonly #exchange: Exchange;
-  #response: Promise<Response> | undefined;
-  #begun = false;
+  readonly #settle: (response: Promise<Response>) => void;
+  /** `response`: sent for the response; `body`: sent for the body only, until someone wants the response as well. */
+  #begun: "no" | "response" | "body" = "no";
 
   constructor(exchange: Exchange) {
+    let settle: (response: Promise<Response>) => void = () => undefined;
+    super((resolve) => {
+      settle = resolve;
+    });
+    this.#settle = settle;
     this.#exchange = exchange;
-    // a call that nobody awaits is sent all the same
+    // by then it was asked for its body, or it never will be; a call that nobody awaits is sent all the same
     queueMicrotask(() => {
-      if (!this.#begun) void this.#asResponse();
+      if (this.#begun === "no") this.#respond();
     });
   }
 
-  // oxlint-disable-next-line unicorn/no-thenable -- it is one
-  then<A = Response, B = never>(
+  // oxlint-disable-next-line unicorn/no-thenable -- it is a promise
+  override then<A = Response, B = never>(
     onFulfilled?: ((response: Response) => A | PromiseLike<A>) | null,
     onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null,
   ): Promise<A | B> {
-    return this.#asResponse().then(onFulfilled, onRejected);
-  }
-
-  catch<B = never>(onRejected?: ((reason: unknown) => B | PromiseLike<B>) | null): Promise<Response | B> {
-    return this.#asResponse().catch(onRejected);
-  }
-
-  finally(onFinally?: (() => void) | null): Promise<Response> {
-    return this.#asResponse().finally(onFinally);
+    this.#respond();
+    return super.then(onFulfilled, onRejected);
   }
 
   /** The body as JSON; with a Standard Schema (zod, valibot …) checked, and of its type. */
   json<T = unknown>(schema?: Schema<T>): Reply<T> {
-    return reply(this.#read(json(schema), async (response) => parse(await response.text(), response, schema)));
+    return this.#read(json(schema), async (response) => parse(await response.text(), response, schema));
   }
 
   text(): Reply<string> {
-    return reply(this.#read(TEXT, (response) => response.text()));
+    return this.#read(TEXT, (response) => response.text());
   }
 
   bytes(): Reply<Uint8Array<ArrayBuffer>> {
-    return reply(this.#read(BYTES, async (response) => new Uint8Array(await response.arrayBuffer())));
+    return this.#read(BYTES, async (response) => new Uint8Array(await response.arrayBuffer()));
   }
 
   /** The body as it comes. */
   stream(): Reply<ReadableStream<Uint8Array<ArrayBuffer>>> {
-    return reply(this.#read(STREAM, async (response) => response.body ?? new Blob([]).stream()));
+    return this.#read(STREAM, async (response) => response.body ?? new Blob([]).stream());
   }
 
   /** Never throws for what happened to the call: `{ok: true, response}` or `{ok: false, error}`. */
   async safe(): Promise<SafeResponse> {
-    const result = await settle(this.#asResponse());
+    const result = await settle(this);
     return result.ok ? { ok: true, response: result.value } : result;
   }
 
-  #asResponse(): Promise<Response> {
-    this.#begun = true;
-    this.#response ??= this.#send(RESPONSE);
-    return this.#response;
+  #respond(): void {
+    if (this.#begun === "response") return;
+    this.#begun = "response";
+    this.#settle(this.#send(RESPONSE));
+  }
+
+  #read<T>(answer: Answer<T>, later: (response: Response) => Promise<T>): Reply<T> {
+    if (this.#begun === "response") return reply(this.then(later));
+    this.#begun = "body";
+    return reply(this.#send(answer));
   }
 
   #send<T>(answer: Answer<T>): Promise<T> {
@@ -88,12 +98,6 @@ export class SmartRequest implements PromiseLike<Response> {
     } catch (error) {
       return Promise.reject(error);
     }
-  }
-
-  #read<T>(answer: Answer<T>, later: (response: Response) => Promise<T>): Promise<T> {
-    if (this.#response !== undefined) return this.#response.then(later);
-    this.#begun = true;
-    return this.#send(answer);
   }
 }
 

@@ -44,6 +44,21 @@ export function targetOf(
   return { service, via: address === undefined ? "router" : "address", url: withQuery(url, query) };
 }
 
+const REMEMBERED = 1_000;
+
+/** `aim`, remembering where the last URLs lead: most programs call few, and reading one again can be measured. */
+export function remember(aim: (input: string) => Target): (input: string) => Target {
+  const targets = new Map<string, Target>();
+  return (input) => {
+    const known = targets.get(input);
+    if (known !== undefined) return known;
+    const target = aim(input);
+    if (targets.size >= REMEMBERED) targets.clear();
+    targets.set(input, target);
+    return target;
+  };
+}
+
 function webTarget(text: string, query: Query | undefined): Target {
   if (CONTROL.test(text)) throw invalidRequest("the URL has a control character in it; encode it as %XX");
   const scheme = SCHEME.exec(text)?.[1]?.toLowerCase();

@@ -457,6 +457,51 @@ describe("nothing is left behind", () => {
   }
 });
 
+describe("a response that a server hands on as its own", () => {
+  test("arrives whole, decoded once, and gives its place back at once", async () => {
+    const text = "hello ".repeat(1_000);
+    const upstream = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch(request) {
+        const { pathname } = new URL(request.url);
+        if (pathname === "/gzip")
+          return new Response(Bun.gzipSync(Buffer.from(text)), { headers: { "content-encoding": "gzip" } });
+        if (pathname === "/chunked") return new Response(new Blob([text]).stream());
+        return new Response(text);
+      },
+    });
+    const client = createSmartClient({ router: upstream.url.origin }, { environment: {} });
+    const server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: (request) => client.get(`service://identity${new URL(request.url).pathname}`),
+    });
+    for (const path of ["/plain", "/gzip", "/chunked"]) {
+      const texts = await many(150, 10, async () => (await fetch(new URL(path, server.url))).text());
+      expect(new Set(texts)).toEqual(new Set([text]));
+    }
+    expect(client.stats("identity")).toMatchObject({ calls: 450, ok: 450, inFlight: 0, waiting: 0 });
+    await Promise.all([server.stop(true), upstream.stop(true)]);
+  });
+
+  test("that is cancelled or never read is let go, the latter when its time is over", async () => {
+    const server = await rawServer((socket) => {
+      socket.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n");
+    });
+    const client = clientOf(server, { timeout: 200 });
+    const cancelled = await client.get("service://identity/");
+    expect(client.stats("identity").inFlight).toBe(1);
+    await cancelled.body?.cancel();
+    expect(client.stats("identity").inFlight).toBe(0);
+    const forgotten = await client.get("service://identity/");
+    expect(forgotten.status).toBe(200);
+    await new Promise((resolve) => setTimeout(resolve, 250));
+    expect(client.stats("identity").inFlight).toBe(0);
+    await closes(server);
+  });
+});
+
 describe("the router", () => {
   test("that is restarted is waited for: no call fails, POST included", async () => {
     const port = await closedPort();
