@@ -261,14 +261,20 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       return { ...state.view.snapshot, services, instances };
     },
     async why(service) {
+      // what is believed can be told although HAProxy does not answer
+      const silence: string[] = [];
+      const servers = await proxy.servers().catch((error: unknown) => {
+        silence.push(`HAProxy does not answer: ${describeError(error)}`);
+        return [];
+      });
       return explain({
         service,
         state,
-        servers: await proxy.servers(),
+        servers,
         connected: connected(),
         rejected,
         lastReload,
-        notes: troubles(),
+        notes: [...silence, ...troubles()],
         said: (id) => locals.said(id),
         problem: (id) => locals.problem(id),
         now: clock.now(),

@@ -2,7 +2,7 @@
 import { join, resolve } from "node:path";
 import type { AtlasClientOptions } from "../core/api/atlas-client.ts";
 import { type Clock, systemClock } from "../core/lib/clock.ts";
-import type { Fault } from "../core/lib/errors.ts";
+import { describeError, type Fault } from "../core/lib/errors.ts";
 import { problemOf, ProblemFault, requestIdOf } from "../core/lib/http.ts";
 import { type Logger, silentLogger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
@@ -143,7 +143,7 @@ export async function startSidecar(
     const options: AdminOptions = {
       agent,
       info,
-      metrics: async () => `${await metrics.registry.metrics()}\n${await proxy.metrics()}`,
+      metrics: async () => `${await metrics.registry.metrics()}\n${await proxy.metrics().catch(unanswered)}`,
       logger,
       now: () => clock.now(),
     };
@@ -172,6 +172,11 @@ const notYet: Handler = async (request) => {
   const problem = new ProblemFault("unavailable", "the sidecar is starting", { headers: { "retry-after": "1" } });
   return problemOf(problem, requestIdOf(request.headers), () => undefined);
 };
+
+/** Our own metrics are wanted most when HAProxy gives none. */
+function unanswered(error: unknown): string {
+  return `# HAProxy does not answer: ${describeError(error).replaceAll("\n", " ")}\n`;
+}
 
 async function runsAlready(directory: string): Promise<boolean> {
   return (await findRunning(pathsIn(directory))) !== undefined;
