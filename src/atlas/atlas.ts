@@ -72,11 +72,13 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const parts: Parts = { registry, meta, operations, settings, ports, hub, leases, agents, waits, clock, degraded };
   metrics.observe(parts);
   const routes = [...registryRoutes(parts), ...agentRoutes(parts), ...metadataRoutes(parts)];
+  const tellStore = storeTeller(registry, logger);
   const respond = createRouter({
     routes: [...routes, ...healthRoutes(parts, metrics.registry, routes)],
     onBug: (error, requestId) => logger.error({ err: error, requestId }, "a request failed by our fault"),
     onAnswer: (method, path, status, seconds) => {
       metrics.answered(method, path, status, seconds);
+      tellStore();
       logger.debug({ method, path, status, seconds }, "answered");
     },
   });
@@ -105,6 +107,18 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
       })();
       return stopping;
     },
+  };
+}
+
+/** Logs that the stores begin to fail, and that they are well again; called after every answer. */
+function storeTeller(registry: Registry, logger: Logger): () => void {
+  let told = "";
+  return () => {
+    const trouble = registry.degraded().join("; ");
+    if (trouble === told) return;
+    told = trouble;
+    if (trouble === "") logger.info("the store is well again");
+    else logger.error(trouble);
   };
 }
 

@@ -9,11 +9,12 @@ import { type RunningAtlas, startAtlas } from "./atlas.ts";
 
 let directory: string;
 let atlas: RunningAtlas;
-const bugs: unknown[] = [];
+/** What was logged as an error. */
+const errors: unknown[] = [];
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "smartstack-atlas-"));
-  const logger: Logger = Object.assign(Object.create(silentLogger), { error: (bug: unknown) => bugs.push(bug) });
+  const logger: Logger = Object.assign(Object.create(silentLogger), { error: (what: unknown) => errors.push(what) });
   const config = { listen: { host: "127.0.0.1", port: 0 }, realm: "local", dataDir: directory };
   atlas = await startAtlas(config, { logger });
 });
@@ -22,7 +23,7 @@ afterAll(async () => {
   await rm(directory, { recursive: true, force: true });
 });
 beforeEach(() => {
-  bugs.length = 0;
+  errors.length = 0;
 });
 
 const json = { "content-type": "application/json" };
@@ -63,7 +64,7 @@ test("a body that nests deeper than anything of ours is refused before somebody 
       detail: "the body nests deeper than 100 levels",
     });
   }
-  expect(bugs).toEqual([]);
+  expect(errors).toEqual([]);
 });
 
 test("a name that would be dropped in silence is refused, in bodies and queries", async () => {
@@ -85,7 +86,7 @@ test("bytes that are not UTF-8 are refused, not stored as something else", async
 test("nonsense in Host makes no error of ours", async () => {
   for (const host of ["[", "x:99999", "a b", ""])
     expect(await raw(`GET /livez HTTP/1.1\r\nHost: ${host}\r\n\r\n`)).toStartWith("HTTP/1.1 200 OK");
-  expect(bugs).toEqual([]);
+  expect(errors).toEqual([]);
 });
 
 test("a caller that goes away in the middle of its body writes nothing and is no error of ours", async () => {
@@ -95,10 +96,19 @@ test("a caller that goes away in the middle of its body writes nothing and is no
     await raw(`${head}Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n`, end);
   }
   expect((await fetch(new URL("/v1/services/half", atlas.url))).status).toBe(404);
-  expect(bugs).toEqual([]);
+  expect(errors).toEqual([]);
 });
 
 test("a path without the name at its end is no path", async () => {
   const response = await fetch(new URL("/v1/services/", atlas.url));
   expect([response.status, response.headers.get("allow")]).toEqual([404, null]);
+});
+
+test("a data directory that somebody removes is told at once, by answers and log, and reads go on", async () => {
+  expect((await put("/v1/services/kept", "{}")).status).toBe(201);
+  await rm(directory, { recursive: true });
+  for (const _ of [1, 2]) expect((await put("/v1/services/lost", "{}")).status).toBe(503);
+  expect(errors).toEqual([expect.stringContaining("deleted, moved or replaced")]);
+  expect((await fetch(new URL("/v1/services/kept", atlas.url))).status).toBe(200);
+  expect((await fetch(new URL("/v1/services/lost", atlas.url))).status).toBe(404);
 });

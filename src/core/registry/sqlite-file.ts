@@ -1,7 +1,7 @@
 // The one file of the embedded store: who may open it, what shape it has, and how writes become durable. Everything that
 // arrives in one turn of the event loop is one transaction, so a hundred writers share one fsync.
 import { Database, SQLiteError } from "bun:sqlite";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { describeError, errorCode, Fault } from "../lib/errors.ts";
 import { MIGRATIONS, migrate } from "./sqlite-schema.ts";
@@ -9,7 +9,7 @@ import { MIGRATIONS, migrate } from "./sqlite-schema.ts";
 /** Takes part in every transaction: the live half keeps its state in memory and must follow the outcome. */
 export type Participant = {
   /** Last chance to write, just before the commit. */
-  prepare(): void;
+  prepare(db: Database): void;
   committed(): void;
   rolledBack(): void;
 };
@@ -38,6 +38,8 @@ export class SqliteFile {
   #queue: Job[] = [];
   #scheduled = false;
   #synchronous: "FULL" | "NORMAL" | undefined;
+  /** Which files we have open. */
+  #inodes = "";
   #trouble: string | undefined;
 
   constructor(directory: string) {
@@ -67,6 +69,7 @@ export class SqliteFile {
       throw this.#openFault(error);
     }
     this.#db = db;
+    this.#inodes = this.#inodesOnDisk();
   }
 
   #openFault(error: unknown): Fault {
@@ -100,9 +103,20 @@ export class SqliteFile {
     this.#participants.push(participant);
   }
 
-  /** @throws Fault `unavailable` when the file is not open */
+  /** @throws Fault `unavailable` when the file is not open, or cannot be read */
   read<T>(work: (db: Database) => T): T {
-    return work(this.#open());
+    const db = this.#open();
+    try {
+      return work(db);
+    } catch (error) {
+      if (!(error instanceof SQLiteError)) throw error;
+      throw new Fault({
+        code: "unavailable",
+        message: `${this.path} cannot be read`,
+        hint: "Is the disk broken? Restore it from a backup.",
+        cause: error,
+      });
+    }
   }
 
   /**
@@ -147,10 +161,11 @@ export class SqliteFile {
     const outcomes: (() => void)[] = [];
     try {
       const db = this.#open();
+      this.#checkPlace();
       this.#setSynchronous(db, jobs.some(({ durable }) => durable) ? "FULL" : "NORMAL");
       db.run("BEGIN IMMEDIATE");
       for (const job of jobs) outcomes.push(runJob(job, db));
-      for (const participant of this.#participants) participant.prepare();
+      for (const participant of this.#participants) participant.prepare(db);
       db.run("COMMIT");
       this.#trouble = undefined;
     } catch (error) {
@@ -165,6 +180,21 @@ export class SqliteFile {
     }
   }
 
+  /** SQLite writes on into files that were deleted or moved away, and all of it would be gone with this process. */
+  #checkPlace(): void {
+    if (this.#inodesOnDisk() === this.#inodes) return;
+    throw new Fault({
+      code: "store_moved",
+      message: "the file was deleted, moved or replaced while this Atlas had it open",
+      hint: "Put it back, or restart Atlas to begin with what is there now.",
+    });
+  }
+
+  #inodesOnDisk(): string {
+    // the write-ahead log holds the newest transactions
+    return [this.path, `${this.path}-wal`].map((path) => statSync(path, { throwIfNoEntry: false })?.ino).join(" ");
+  }
+
   #rollBack(jobs: readonly Job[], error: unknown): void {
     if (this.#db?.inTransaction === true) this.#db.run("ROLLBACK");
     for (const participant of this.#participants) participant.rolledBack();
@@ -172,7 +202,7 @@ export class SqliteFile {
     const fault = new Fault({
       code: "unavailable",
       message: `nothing was written, ${this.path} refuses`,
-      hint: "Is the disk full, or read-only?",
+      hint: (error instanceof Fault ? error.hint : undefined) ?? "Is the disk full, or read-only?",
       cause: error,
     });
     for (const job of jobs) job.reject(fault);

@@ -42,7 +42,7 @@ export class SqliteLive implements LiveStore {
     this.#realm = realm;
     this.#clock = clock;
     file.join({
-      prepare: () => this.#prepare(),
+      prepare: (db) => this.#prepare(db),
       committed: () => this.#committed(),
       rolledBack: () => {
         this.#draft = undefined;
@@ -191,13 +191,11 @@ export class SqliteLive implements LiveStore {
     });
   }
 
-  #prepare(): void {
+  #prepare(db: Database): void {
     const draft = this.#draft;
     if (draft === undefined || !draft.moved) return;
-    this.#file.read((db) => {
-      purge(db, draft, this.#clock.now() - REMOVED_KEPT_MS);
-      db.query("UPDATE facts SET value = ? WHERE name = 'revision'").run(draft.revision);
-    });
+    purge(db, draft, this.#clock.now() - REMOVED_KEPT_MS);
+    db.query("UPDATE facts SET value = ? WHERE name = 'revision'").run(draft.revision);
   }
 
   #committed(): void {

@@ -1,6 +1,6 @@
 import { Database } from "bun:sqlite";
 import { afterEach, describe, expect, test } from "bun:test";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fakeClock } from "../lib/clock.ts";
@@ -184,6 +184,34 @@ describe("the file of the embedded store", () => {
     expect(live.degraded()).toBeUndefined();
     await live.close();
     expect([...(await opened(directory)).live.state().instances.keys()]).toEqual(["identity/a"]);
+  });
+
+  test.each(["deleted", "replaced", "without its log"])(
+    "a file that is %s under us takes no more writes",
+    async (how) => {
+      const directory = await temporaryDirectory();
+      const { live, meta } = await opened(directory);
+      await meta.reservePort("identity", new Set());
+      const path = join(directory, "atlas.db");
+      if (how === "deleted") await rm(directory, { recursive: true });
+      if (how === "replaced") {
+        await writeFile(`${path}.new`, "");
+        await rename(`${path}.new`, path);
+      }
+      if (how === "without its log") await rm(`${path}-wal`);
+      const refused: unknown = await meta.reservePort("billing", new Set()).catch((error: unknown) => error);
+      expect(errorCode(refused)).toBe("unavailable");
+      expect(refused).toMatchObject({ hint: expect.stringContaining("restart Atlas") });
+      expect(live.degraded()).toContain("deleted, moved or replaced");
+      expect(await meta.ports()).toEqual([{ service: "identity", port: 5000 }]);
+    },
+  );
+
+  test("what SQLite cannot read is a Fault that says so", async () => {
+    const file = new SqliteFile(await temporaryDirectory());
+    file.open();
+    cleanups.push(() => file.close());
+    expect(() => file.read((db) => db.query("SELECT * FROM nothing").all())).toThrow("cannot be read");
   });
 
   test("kill -9 at any moment loses no acknowledged write", async () => {
