@@ -3,7 +3,7 @@ import { copyFile, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs, styleText } from "node:util";
-import { BINARY, eventually, flags, freePort, runToEnd, spawn, type Spawned } from "../src/e2e/process.ts";
+import { BINARY, eventually, flags, freePort, processesOf, runToEnd, spawn, type Spawned } from "../src/e2e/process.ts";
 import { startTraffic, type Tally, type Traffic } from "./demo-traffic.ts";
 
 const STEADY_MS = 2_000;
@@ -24,6 +24,8 @@ function cleanUp(): Promise<void> {
   ending ??= (async () => {
     await traffic?.stop();
     for (const program of started.toReversed()) await program.stop();
+    // HAProxy outlives a sidecar that was killed
+    for (const pid of await processesOf(directory)) process.kill(pid, "SIGTERM");
     await rm(directory, { recursive: true, force: true });
   })();
   return ending;

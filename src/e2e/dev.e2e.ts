@@ -2,7 +2,7 @@
 import { expect } from "bun:test";
 import { createServer } from "node:net";
 import { join } from "node:path";
-import { BINARY, eventually, flags, scenario, type Spawned, type World } from "./harness.ts";
+import { BINARY, eventually, flags, processesOf, scenario, type Spawned, type World } from "./harness.ts";
 
 type Dev = { readonly process: Spawned; readonly atlas: string; readonly router: string; readonly state: string };
 
@@ -17,18 +17,6 @@ async function startDev(world: World): Promise<Dev> {
 
 function local(port: number): string {
   return `127.0.0.1:${port}`;
-}
-
-/** The processes whose command line names this directory: HAProxy's do. */
-async function processesOf(directory: string): Promise<string[]> {
-  const found: string[] = [];
-  for (const pid of new Bun.Glob("[0-9]*").scanSync({ cwd: "/proc", onlyFiles: false })) {
-    const line = await Bun.file(`/proc/${pid}/cmdline`)
-      .text()
-      .catch(() => "");
-    if (line.includes(directory)) found.push(`${pid} ${line.replaceAll("\0", " ")}`);
-  }
-  return found;
 }
 
 async function get(router: string, service: string, path: string): Promise<number> {

@@ -6,7 +6,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Finished, freePort, runToEnd, spawn, type Spawned, type SpawnOptions } from "./process.ts";
 
-export { BINARY, eventually, type Finished, flags, freePort, type Spawned, type SpawnOptions } from "./process.ts";
+export {
+  BINARY,
+  eventually,
+  type Finished,
+  flags,
+  freePort,
+  processesOf,
+  type Spawned,
+  type SpawnOptions,
+} from "./process.ts";
 
 /** What a scenario works with; everything it starts or makes is gone when the scenario ends. */
 export interface World {

@@ -66,6 +66,19 @@ function isFree(port: number): Promise<boolean> {
   });
 }
 
+/** The ids of the processes whose command line names this directory: an HAProxy outlives whoever started it. */
+export async function processesOf(directory: string): Promise<number[]> {
+  const found: number[] = [];
+  for (const pid of new Bun.Glob("[0-9]*").scanSync({ cwd: "/proc", onlyFiles: false })) {
+    // a process may be gone by now
+    const line = await Bun.file(`/proc/${pid}/cmdline`)
+      .text()
+      .catch(() => "");
+    if (line.includes(directory)) found.push(Number(pid));
+  }
+  return found;
+}
+
 // a program under test must not see the settings of whoever runs the tests
 function environmentOf(options: SpawnOptions): Record<string, string | undefined> {
   const clean = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("SMARTSTACK_")));
