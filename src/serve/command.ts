@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import type { Subprocess } from "bun";
 import { createSidecarClient } from "../core/api/sidecar-client.ts";
 import { type Clock, systemClock } from "../core/lib/clock.ts";
-import { describeError, Fault } from "../core/lib/errors.ts";
+import { describeError, errorCode, Fault } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
 import { listen } from "./listener.ts";
@@ -46,9 +46,9 @@ export async function startCommand(config: CommandConfig, clock: Clock = systemC
   const realm = config.realm ?? info?.realm ?? "local";
   const address = config.listen ?? info?.address ?? "127.0.0.1";
   const port = await freePort(address, config.port);
-  const child = spawn(config, port, realm, info?.router);
+  const child = spawn(config, { address, port, realm, router: info?.router });
   logger.info(
-    { pid: child.pid },
+    { child: child.pid },
     `${manifest.name} started: ${config.command.join(" ")} (port ${port}, realm ${realm})`,
   );
 
@@ -91,20 +91,28 @@ export async function startCommand(config: CommandConfig, clock: Clock = systemC
     gone.abort();
     await registered;
     await registration.drain();
-    child.kill("SIGTERM");
+    signalGroup(child, "SIGTERM");
     const cancel = clock.after(TERM_MS, () => {
       logger.warn(`${manifest.name} did not end within ${TERM_MS} ms of SIGTERM; it is killed`);
-      child.kill("SIGKILL");
+      signalGroup(child, "SIGKILL");
     });
     await child.exited;
     cancel();
     await registration.leave();
     end(undefined);
   };
-  return { port, exitCode, ended, stop: () => (stopping ??= shutDown()), kill: () => child.kill("SIGKILL") };
+  return { port, exitCode, ended, stop: () => (stopping ??= shutDown()), kill: () => signalGroup(child, "SIGKILL") };
 }
 
-function spawn(config: CommandConfig, port: number, realm: string, router: string | undefined): Subprocess {
+type Surroundings = {
+  readonly address: string;
+  readonly port: number;
+  readonly realm: string;
+  readonly router: string | undefined;
+};
+
+function spawn(config: CommandConfig, surroundings: Surroundings): Subprocess {
+  const { address, port, realm, router } = surroundings;
   try {
     return Bun.spawn([...config.command], {
       cwd: config.directory,
@@ -112,11 +120,14 @@ function spawn(config: CommandConfig, port: number, realm: string, router: strin
         ...config.environment,
         PORT: String(port),
         SMARTSTACK_REALM: realm,
+        SMARTSTACK_LISTEN: address,
         ...(router === undefined ? {} : { SMARTSTACK_ROUTER: router }),
       },
       stdin: "ignore",
       stdout: "inherit",
       stderr: "inherit",
+      // a group of its own: Ctrl-C is for serve, which drains first, and a signal reaches what a shell has started, too
+      detached: true,
     });
   } catch (error) {
     throw new Fault({
@@ -124,6 +135,16 @@ function spawn(config: CommandConfig, port: number, realm: string, router: strin
       message: `${config.command[0] ?? ""} could not be started: ${describeError(error)}`,
       hint: `Is it installed, and on PATH? It is started in ${config.directory}.`,
     });
+  }
+}
+
+/** To the program and everything it started. */
+function signalGroup(child: Subprocess, signal: NodeJS.Signals): void {
+  try {
+    process.kill(-child.pid, signal);
+  } catch (error) {
+    // it ended a moment ago
+    if (errorCode(error) !== "ESRCH") throw error;
   }
 }
 

@@ -6,7 +6,6 @@ import type { Clock } from "../core/lib/clock.ts";
 import { describeError, Fault } from "../core/lib/errors.ts";
 import { createLogger, type Logger } from "../core/lib/logger.ts";
 import type { Answered } from "../core/service/application.ts";
-import { pathOf } from "../core/service/exchange.ts";
 import { descriptorTarget, LineSink, LogOutput, type OutputTarget } from "./line-sink.ts";
 import { LogFile, type LogFileOptions } from "./log-file.ts";
 
@@ -123,31 +122,34 @@ function openFile(path: string, config: LogsConfig, clock: Clock): LogFile {
 }
 
 /**
- * The line of an answered request. Paths without their query: it may hold what no log should. Put together by hand, and what
- * repeats is kept, since this happens for every request.
+ * The line of an answered request; `micros` is the time from its arrival to the answer's headers. Paths without their query:
+ * it may hold what no log should. Put together by hand, and what repeats is kept, since this happens for every request.
  */
 function accessLine(service: string): (answered: Answered) => string {
-  const repeated = new Map<string, string>();
+  const names = new Map<string, string>();
+  let [at, time] = [0, ""];
+  let [agent, userAgent]: [string | null, string] = [null, ""];
   return ({ exchange, status, tookMs }) => {
-    const { request, requestId, traceId, route, arrivedAt } = exchange;
-    const { method, url, headers } = request;
-    let middle = repeated.get(method + route);
-    if (middle === undefined) {
-      middle = `,"service":${quote(service)},"method":${quote(method)},"route":${quote(route)},"path":`;
+    const { request, path, requestId, traceId, route, arrivedAt } = exchange;
+    const { method } = request;
+    let name = names.get(method + route);
+    if (name === undefined) {
+      name = `,"service":${quote(service)},"method":${quote(method)},"route":${quote(route)},"path":`;
       // methods are the caller's to invent: the map must not grow with them
-      if (repeated.size < 1_000) repeated.set(method + route, middle);
+      if (names.size < 1_000) names.set(method + route, name);
     }
+    if (arrivedAt !== at) [at, time] = [arrivedAt, String(arrivedAt)];
+    const given = request.headers.get("user-agent");
+    if (given !== agent) [agent, userAgent] = [given, given === null ? "" : `,"userAgent":${quote(given)}`];
     const trace = traceId === undefined ? "" : `,"traceId":"${traceId}"`;
-    const agent = headers.get("user-agent");
-    const userAgent = agent === null ? "" : `,"userAgent":${quote(agent)}`;
-    return `{"time":${arrivedAt}${middle}${quote(pathOf(url))},"status":${status},"ms":${Math.round(tookMs * 100) / 100},"requestId":"${requestId}"${trace}${userAgent}}\n`;
+    return `{"time":${time}${name}${quote(path)},"status":${status},"micros":${Math.round(tookMs * 1_000)},"requestId":"${requestId}"${trace}${userAgent}}\n`;
   };
 }
 
 const quote = (text: string): string => JSON.stringify(text);
 
 function accessLineForPeople({ exchange, status, tookMs }: Answered): string {
-  const { request, arrivedAt } = exchange;
+  const { request, path, arrivedAt } = exchange;
   const time = new Date(arrivedAt).toISOString().slice(11, 23);
-  return `[${time}] ${request.method} ${pathOf(request.url)} ${status} ${tookMs.toFixed(1)} ms\n`;
+  return `[${time}] ${request.method} ${path} ${status} ${tookMs.toFixed(1)} ms\n`;
 }

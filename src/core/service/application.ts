@@ -3,13 +3,14 @@
 import { Hono, type Context as HonoContext } from "hono";
 import { runInContext, type SmartClient } from "../client/index.ts";
 import type { Clock } from "../lib/clock.ts";
+import { withUrl } from "../lib/http.ts";
 import type { Logger } from "../lib/logger.ts";
 import { problemResponse } from "../lib/problem.ts";
 import type { AddRoute, App, Context } from "./app.ts";
 import { checkDeclaredLength, limitBody } from "./body.ts";
 import type { ResolvedConfig } from "./config.ts";
 import { Deadlines } from "./deadlines.ts";
-import { Exchange, pathOf } from "./exchange.ts";
+import { Exchange, pathOf, type ServerLike } from "./exchange.ts";
 import { Gate } from "./gate.ts";
 import { Health } from "./health.ts";
 import { type ServiceMetrics, serviceMetrics } from "./metrics.ts";
@@ -25,9 +26,6 @@ import {
   type RouteSpec,
 } from "./route.ts";
 import type { SmartService } from "./smart-service.ts";
-
-/** What is used of Bun's server. */
-export type ServerLike = { timeout(request: Request, seconds: number): void };
 
 /** One answered request, for the access log. */
 export type Answered = { readonly exchange: Exchange; readonly status: number; readonly tookMs: number };
@@ -104,19 +102,19 @@ export class Application {
 
   /** Answers one request. Never throws. @param server Bun's server, when there is one */
   fetch(given: Request, server?: ServerLike): Response | Promise<Response> {
-    // HTTP/1.0 without Host, as some health checks speak: Bun then gives the path alone
-    const request = given.url.startsWith("/") ? new Request(`http://localhost${given.url}`, given) : given;
-    const operation = this.#operations.get(pathOf(request.url));
+    const request = withUrl(given);
+    const path = pathOf(request.url);
+    const operation = this.#operations.get(path);
     if (operation !== undefined && (request.method === "GET" || request.method === "HEAD")) return operation(request);
-    const exchange = new Exchange(request, this.#options.clock.now(), this.service.timeoutMs);
-    if (this.#gate.tryEnter()) return this.#handle(exchange, server);
+    const exchange = new Exchange(request, path, server, this.#options.clock.now(), this.service.timeoutMs);
+    if (this.#gate.tryEnter()) return this.#handle(exchange);
     const patienceMs = exchange.deadlineAt - exchange.arrivedAt;
     return this.#gate.enter(patienceMs).then((admitted) => {
       if (!admitted) {
         this.#metrics.refused("overloaded");
         return this.#finish(exchange, this.#thrown(exchange, overloaded()));
       }
-      if (exchange.deadlineAt > this.#options.clock.now()) return this.#handle(exchange, server);
+      if (exchange.deadlineAt > this.#options.clock.now()) return this.#handle(exchange);
       this.#metrics.refused("timed_out");
       return this.#leave(exchange, this.#thrown(exchange, timedOut()));
     });
@@ -137,23 +135,23 @@ export class Application {
   }
 
   /** The request has its place inside; whatever happens, it leaves once. */
-  #handle(exchange: Exchange, server: ServerLike | undefined): Response | Promise<Response> {
+  #handle(exchange: Exchange): Response | Promise<Response> {
     let answer: Response | Promise<Response>;
     try {
-      answer = runInContext(exchange, () => this.#route(exchange, server));
+      answer = runInContext(exchange, () => this.#route(exchange));
     } catch (error) {
       answer = this.#thrown(exchange, error);
     }
     return answer instanceof Promise ? this.#await(exchange, answer) : this.#leave(exchange, answer);
   }
 
-  #route(exchange: Exchange, server: ServerLike | undefined): Response | Promise<Response> {
+  #route(exchange: Exchange): Response | Promise<Response> {
     let { request } = exchange;
     if (request.method !== "GET" && request.method !== "HEAD") {
       checkDeclaredLength(request.headers, this.service.maxBodyBytes);
       request = limitBody(request, this.service.maxBodyBytes);
     }
-    return this.#hono.fetch(request, { exchange, server });
+    return this.#hono.fetch(request, exchange);
   }
 
   /** Waits for the handler, but not longer than the request may take. */
@@ -238,11 +236,9 @@ async function define(service: SmartService, options: ApplicationOptions): Promi
   const routes: Route[] = [];
   const cleanups: (() => Promise<void> | void)[] = [];
 
-  hono.onError((error, c) =>
-    thrownResponse(error, c.env.exchange.requestId, (bug) => logBug(logger, c.env.exchange, bug)),
-  );
+  hono.onError((error, c) => thrownResponse(error, c.env.requestId, (bug) => logBug(logger, c.env, bug)));
   hono.notFound((c) => {
-    const { requestId } = c.env.exchange;
+    const { requestId } = c.env;
     const allowed = allowedMethods(hono, c.req.path);
     const code =
       allowed.length === 0 ? { code: "not_found", status: 404 } : { code: "method_not_allowed", status: 405 };
@@ -301,17 +297,20 @@ function allowedMethods(hono: Hono<HonoEnv>, path: string): readonly string[] {
 /** A handler's context. Getters, because most handlers want two or three of these. */
 class RequestContext implements Context {
   readonly hono: HonoContext;
-  readonly body: undefined;
-  readonly #exchange: Exchange;
-  readonly #options: ApplicationOptions;
   readonly #input: Partial<RouteContext>;
+  readonly #options: ApplicationOptions;
 
   constructor(c: HonoContext<HonoEnv>, input: Partial<RouteContext>, options: ApplicationOptions) {
     this.hono = c;
-    this.body = input.body as undefined;
-    this.#exchange = c.env.exchange;
-    this.#options = options;
     this.#input = input;
+    this.#options = options;
+  }
+
+  get #exchange(): Exchange {
+    return this.hono.env as Exchange;
+  }
+  get body(): undefined {
+    return this.#input.body as undefined;
   }
 
   get params(): Readonly<Record<string, string>> {

@@ -1,5 +1,8 @@
 import { childTraceparent, contextOf, type InboundContext } from "../client/context.ts";
 
+/** What is used of Bun's server. */
+export type ServerLike = { timeout(request: Request, seconds: number): void };
+
 /** The pattern that stands in logs and metrics for requests that no declared route took. */
 const NO_ROUTE = "(none)";
 
@@ -18,10 +21,14 @@ let count = 0;
 /**
  * One request on its way through the service: who it is, how long it may take, which route took it. It is also the context
  * that calls of the smart client inside it inherit. Its headers are read when somebody first asks: Bun makes them on demand,
- * and a handler that answers at once, without a log, never needs them.
+ * and a handler that answers at once, without a log, never needs them. hono's handlers have it as `c.env`.
  */
 export class Exchange implements InboundContext {
   readonly request: Request;
+  /** Bun's server, under the name that hono's helpers for Bun look for. */
+  readonly server: ServerLike | undefined;
+  /** Without the query. */
+  readonly path: string;
   /** Milliseconds since the epoch. */
   readonly arrivedAt: number;
   /** On the scale of `performance.now()`, for durations. */
@@ -38,8 +45,10 @@ export class Exchange implements InboundContext {
    * @param now ms since the epoch
    * @param limitMs the service's own timeout
    */
-  constructor(request: Request, now: number, limitMs: number) {
+  constructor(request: Request, path: string, server: ServerLike | undefined, now: number, limitMs: number) {
     this.request = request;
+    this.path = path;
+    this.server = server;
     this.arrivedAt = now;
     this.#limitMs = limitMs;
   }

@@ -11,39 +11,38 @@ type Series = {
   seconds: number;
 };
 
-const METHODS = new Set(["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"]);
+const METHODS = ["OTHER", "GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS"];
 
 export class RequestMetrics {
-  readonly #series = new Map<string, Series>();
+  // by route, then by status and method: no key has to be put together for a request
+  readonly #routes = new Map<string, Map<number, Series>>();
 
   /** One request was answered. `seconds` counts from its arrival to the headers of its answer. */
   observe(method: string, route: string, status: number, seconds: number): void {
-    const series = this.#series.get(`${status} ${method} ${route}`) ?? this.#newSeries(method, route, status);
+    // any caller can invent methods; he must not invent series
+    const known = Math.max(0, METHODS.indexOf(method));
+    let ofRoute = this.#routes.get(route);
+    if (ofRoute === undefined) {
+      ofRoute = new Map();
+      this.#routes.set(route, ofRoute);
+    }
+    const key = status * METHODS.length + known;
+    let series = ofRoute.get(key);
+    if (series === undefined) {
+      const labels = `method="${METHODS[known] ?? ""}",route="${escape(route)}"`;
+      series = { labels, status, inBucket: LATENCY_BUCKETS.map(() => 0), count: 0, seconds: 0 };
+      ofRoute.set(key, series);
+    }
     series.count += 1;
     series.seconds += seconds;
     const bucket = LATENCY_BUCKETS.findIndex((bound) => seconds <= bound);
     if (bucket >= 0) series.inBucket[bucket] = (series.inBucket[bucket] ?? 0) + 1;
   }
 
-  #newSeries(given: string, route: string, status: number): Series {
-    // any caller can invent methods; he must not invent series
-    const method = METHODS.has(given) ? given : "OTHER";
-    const key = `${status} ${method} ${route}`;
-    const series = this.#series.get(key) ?? {
-      labels: `method="${method}",route="${escape(route)}"`,
-      status,
-      inBucket: LATENCY_BUCKETS.map(() => 0),
-      count: 0,
-      seconds: 0,
-    };
-    this.#series.set(key, series);
-    return series;
-  }
-
   /** In the Prometheus text format. */
   text(): string {
     const lines = ["# HELP http_requests_total Requests answered.", "# TYPE http_requests_total counter"];
-    for (const { labels, status, count } of this.#series.values())
+    for (const { labels, status, count } of this.#all())
       lines.push(`http_requests_total{${labels},status="${status}"} ${count}`);
     lines.push(
       "# HELP http_request_duration_seconds From a request's arrival to the headers of its answer.",
@@ -64,10 +63,14 @@ export class RequestMetrics {
     return `${lines.join("\n")}\n`;
   }
 
+  *#all(): Generator<Series> {
+    for (const ofRoute of this.#routes.values()) yield* ofRoute.values();
+  }
+
   /** Durations without the status: thirteen buckets each are enough. */
   #byRoute(): ReadonlyMap<string, Pick<Series, "inBucket" | "count" | "seconds">> {
     const sums = new Map<string, { inBucket: number[]; count: number; seconds: number }>();
-    for (const { labels, inBucket, count, seconds } of this.#series.values()) {
+    for (const { labels, inBucket, count, seconds } of this.#all()) {
       const sum = sums.get(labels);
       sums.set(labels, {
         inBucket: inBucket.map((value, index) => value + (sum?.inBucket[index] ?? 0)),

@@ -2,7 +2,6 @@
 import type { Context as HonoContext } from "hono";
 import type { z } from "zod";
 import type { Exchange } from "./exchange.ts";
-import type { ServerLike } from "./application.ts";
 import { readJson } from "./body.ts";
 import { invalidRequest } from "./problems.ts";
 
@@ -73,9 +72,11 @@ export type RouteContext = {
   readonly body: unknown;
 };
 
-/** The bindings that the framework gives to hono: the exchange, and the server under hono's own name for it. */
-export type Bindings = { readonly exchange: Exchange; readonly server: ServerLike | undefined };
-export type HonoEnv = { readonly Bindings: Bindings };
+/** hono's bindings are the exchange itself. */
+export type HonoEnv = { readonly Bindings: Exchange };
+
+/** What a handler without declared parts is given. */
+const NOTHING: Partial<RouteContext> = {};
 
 /**
  * The route as hono's handler.
@@ -91,11 +92,10 @@ export function routeHandler(
     return result instanceof Promise ? result.then((value) => respond(value, spec, c)) : respond(result, spec, c);
   };
   return (c) => {
-    const { exchange } = c.env;
-    exchange.route = path;
-    if (spec.timeoutMs !== undefined) exchange.limit(spec.timeoutMs);
+    c.env.route = path;
+    if (spec.timeoutMs !== undefined) c.env.limit(spec.timeoutMs);
     if (spec.body === undefined)
-      return answer(c, spec.params === undefined && spec.query === undefined ? {} : readInput(c, spec, undefined));
+      return answer(c, spec.params === undefined && spec.query === undefined ? NOTHING : readInput(c, spec, undefined));
     return readJson(c.req.raw).then((body) => answer(c, readInput(c, spec, { value: body })));
   };
 }
@@ -141,7 +141,7 @@ function respond(value: unknown, spec: RouteSpec, c: HonoContext<HonoEnv>): Resp
 }
 
 /** A stream of events may be quiet as long as it likes; everything else is cut when nothing moves for minutes. */
-export function untimed(response: Response, { exchange, server }: Bindings): Response {
-  if (response.headers.get("content-type")?.startsWith("text/event-stream")) server?.timeout(exchange.request, 0);
+export function untimed(response: Response, { request, server }: Exchange): Response {
+  if (response.headers.get("content-type")?.startsWith("text/event-stream")) server?.timeout(request, 0);
   return response;
 }

@@ -73,7 +73,7 @@ export function asSmartService(exported: unknown, name: string): SmartService {
     return new SmartService(name, {}, ({ hono }) => {
       hono.use("*", async (c, next) => {
         await next();
-        c.env.exchange.route = routePath(c, -1);
+        c.env.route = routePath(c, -1);
         untimed(c.res, c.env);
       });
       hono.route("/", exported);
@@ -83,7 +83,7 @@ export function asSmartService(exported: unknown, name: string): SmartService {
   if (handler !== undefined) {
     return new SmartService(name, {}, ({ hono }) => {
       hono.all("*", async (c) => {
-        c.env.exchange.route = "*";
+        c.env.route = "*";
         return untimed(await handler(c.req.raw, c.env), c.env);
       });
     });
