@@ -91,7 +91,8 @@ export function createConvergence({ haproxy, clock, logger, onReload }: Converge
         await haproxy.refreshProcesses();
         const waitMs = reloadWaitMs(haproxy.reloadedAt, haproxy.processes?.old.length ?? 0, clock.now());
         if (waitMs > 0) return { kind: "waiting", waitMs };
-        await reload(wanted, reasons, running);
+        // with what its own checks have found up to now
+        await reload(wanted, reasons, await haproxy.read());
         reloaded = true;
         running = await haproxy.read();
         seen = undefined;
