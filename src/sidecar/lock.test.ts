@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { errorCode } from "../core/lib/errors.ts";
@@ -53,10 +53,7 @@ test("missing directories are made, a file in their place is an error", async ()
   });
 });
 
-test.skipIf(process.getuid?.() === 0)("a directory that cannot be written is an error", async () => {
-  await inDirectory(async (directory) => {
-    await chmod(directory, 0o555);
-    expect(await codeOf(directory)).toBe("state_dir");
-    await chmod(directory, 0o755);
-  });
+test("a directory that cannot be written is an error", async () => {
+  // not even root makes a file there
+  expect(await codeOf("/proc")).toBe("state_dir");
 });
