@@ -72,8 +72,7 @@ describe("a unit", () => {
     expect(file("config/systemd/smartstack-sidecar.service")).not.toMatch(/^PrivateTmp=/m);
   });
 
-  test("is understood by systemd, on a machine that has one", async () => {
-    if (Bun.which("systemd-analyze") === null) return;
+  test("is understood by systemd", async () => {
     const directory = mkdtempSync(join(tmpdir(), "smartstack-units-"));
     try {
       const paths = Object.values(UNITS).map((unit) => {
