@@ -221,22 +221,23 @@ scenario("HAProxy is killed and comes back under load: GET fails nowhere, and no
   expect(posts.twice()).toEqual([]);
 });
 
-scenario("the same client, bundled, runs under plain Node", async (world) => {
-  const bundle = join(world.directory, "client.mjs");
-  const source = resolve(import.meta.dir, "../core/client/index.ts");
-  const built = await world.run([
-    process.execPath,
-    "build",
-    source,
-    "--target=node",
-    "--format=esm",
-    "--outfile",
-    bundle,
-  ]);
-  expect(built.code).toBe(0);
-  const program = join(world.directory, "program.mjs");
-  await Bun.write(program, NODE_PROGRAM);
-  const { code, stdout, stderr } = await world.run(["node", program]);
+scenario("the tarball of the client installs, type-checks and runs under plain Node", async (world) => {
+  const root = resolve(import.meta.dir, "../..");
+  const packed = await world.run(["bash", join(root, "scripts/pack-client"), world.directory]);
+  expect(packed).toMatchObject({ code: 0, stderr: "" });
+  const tarball = /\S+\.tgz/.exec(packed.stdout)?.[0] ?? "";
+  const installed = join(world.directory, "node_modules/smartstack");
+  await world.run(["mkdir", "-p", installed]);
+  await world.run(["tar", "xzf", tarball, "-C", installed, "--strip-components=1"]);
+  await Bun.write(join(world.directory, "program.mjs"), NODE_PROGRAM);
+  await Bun.write(join(world.directory, "typed.mts"), TYPED_PROGRAM);
+
+  const flags = "--ignoreConfig --noEmit --strict --target esnext --module nodenext --lib esnext,dom,dom.asynciterable";
+  const compiler = join(root, "node_modules/.bin/tsc");
+  const checked = await world.run([process.execPath, "--bun", compiler, "typed.mts", ...flags.split(" ")]);
+  expect([checked.code, checked.stdout]).toEqual([0, ""]);
+
+  const { code, stdout, stderr } = await world.run(["node", "program.mjs"]);
   expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   expect(stdout.trim().split("\n")).toEqual([
     'PUT {"a":1} identity',
@@ -251,10 +252,22 @@ scenario("the same client, bundled, runs under plain Node", async (world) => {
   ]);
 });
 
+const TYPED_PROGRAM = `
+import { createSmartClient, SmartClientError, type Attempt } from "smartstack/client";
+const client = createSmartClient({ timeout: 500 });
+const teams: { id: number }[] = await client.get("service://identity/teams").json<{ id: number }[]>();
+const result = await client.get("service://identity/teams").text().safe();
+const text: string = result.ok ? result.value : result.error.message;
+const attempts: readonly Attempt[] = result.error instanceof SmartClientError ? result.error.attempts : [];
+// @ts-expect-error a timeout is a number
+client.extend({ timeout: "500" });
+export { attempts, teams, text };
+`;
+
 const NODE_PROGRAM = `
 import { createServer } from "node:http";
 import { createServer as createListener } from "node:net";
-import { createSmartClient } from "./client.mjs";
+import { createSmartClient } from "smartstack/client";
 const server = createServer((request, response) => {
   if (request.url === "/dropped") return request.socket.destroy();
   if (request.url === "/stalled") return void response.writeHead(200, { "content-length": 10 }).write("x");

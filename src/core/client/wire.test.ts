@@ -236,6 +236,17 @@ describe("what arrives is what was sent", () => {
     expect([server.count(), server.open(), server.closed()]).toEqual([2, 1, 0]);
   });
 
+  test("a small body that is cut off is fetched again, for an awaited response too", async () => {
+    const server = await rawServer((socket, _request, number) => {
+      if (number > 1) return answer(socket, 200, "all of it");
+      socket.end("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf of it");
+      return undefined;
+    });
+    const response = await clientOf(server).get("service://identity/x");
+    expect([response.status, response.url, await response.text()]).toEqual([200, `${server.url}/x`, "all of it"]);
+    expect(server.count()).toBe(2);
+  });
+
   test("header injection through a path never reaches the wire", async () => {
     const server = await rawServer((socket) => answer(socket, 200));
     const client = clientOf(server);
