@@ -51,7 +51,7 @@ export async function written<T extends Outcome>(
   more: (outcome: T) => Readonly<Record<string, unknown>> = () => ({}),
 ): Promise<Response> {
   if (query.wait === undefined) return answer(await write(), more, {});
-  peer.noIdleLimit();
+  const limitIdle = peer.noIdleLimit();
   const wait = waits.begin();
   try {
     const outcome = await write();
@@ -62,6 +62,7 @@ export async function written<T extends Outcome>(
     return answer(outcome, more, { applied, total });
   } finally {
     wait.end();
+    limitIdle();
   }
 }
 

@@ -12,8 +12,8 @@ type Method = "GET" | "PUT" | "POST" | "PATCH" | "DELETE";
 type Peer = {
   /** The address it came from. */
   readonly address: string;
-  /** Lifts the connection's idle limit: for streams and waits. */
-  readonly noIdleLimit: () => void;
+  /** Lifts the connection's idle limit, for a stream or a wait; returns how to put it back when that is over. */
+  readonly noIdleLimit: () => () => void;
 };
 
 /** One checked request. */

@@ -107,12 +107,21 @@ async function watch(
   const headers = { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" };
   // who asks for the head alone must not hold a stream, let alone a lease
   if (request.method === "HEAD") return new Response(null, { headers });
-  peer.noIdleLimit();
+  // a reader that was cut off may never read the end: then the connection goes when it was idle for too long
+  const limitIdle = peer.noIdleLimit();
   const wanted = { since, services: service && new Set(service), settings: settings && new Set(settings) };
   const watcher =
     host === undefined || boot === undefined
-      ? hub.open(wanted)
-      : await openLease(leases, { host, boot, zone, version }, (onEnd) => hub.open({ ...wanted, onEnd }));
+      ? hub.open({ ...wanted, onEnd: limitIdle })
+      : await openLease(leases, { host, boot, zone, version }, (leave) =>
+          hub.open({
+            ...wanted,
+            onEnd() {
+              leave();
+              limitIdle();
+            },
+          }),
+        );
   return new Response(watcher.body, { headers });
 }
 

@@ -10,19 +10,22 @@ export type Server = {
   stop(): Promise<void>;
 };
 
-/** Longest pause on a connection that carries no stream and no wait, in s: Bun's maximum. */
+/** Bun's maximum. */
 const IDLE_S = 255;
 const STOP_MS = 1_000;
 
-/** @throws Fault `address_in_use`, `address_refused` */
-export function serve({ host, port }: Address, respond: Respond): Server {
+/**
+ * @param idleS longest pause on a connection that carries no stream and no wait, in s
+ * @throws Fault `address_in_use`, `address_refused`
+ */
+export function serve({ host, port }: Address, respond: Respond, idleS = IDLE_S): Server {
   const shown = `${host.includes(":") ? `[${host}]` : host}:${port}`;
   let server: Bun.Server<undefined>;
   try {
     server = Bun.serve({
       hostname: host,
       port,
-      idleTimeout: IDLE_S,
+      idleTimeout: idleS,
       // larger bodies are refused by us, with a problem document
       maxRequestBodySize: Number.MAX_SAFE_INTEGER,
       development: false,
@@ -31,7 +34,10 @@ export function serve({ host, port }: Address, respond: Respond): Server {
       fetch: (request, self) =>
         respond(request, {
           address: self.requestIP(request)?.address ?? "",
-          noIdleLimit: () => self.timeout(request, 0),
+          noIdleLimit() {
+            self.timeout(request, 0);
+            return () => self.timeout(request, idleS);
+          },
         }),
     });
   } catch (error) {
