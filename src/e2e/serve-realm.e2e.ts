@@ -12,7 +12,8 @@ type Realm = {
   startSidecar(): Spawned;
 };
 
-async function realm(world: World): Promise<Realm> {
+/** @param address of this host, as others reach it */
+async function realm(world: World, address = "127.0.0.1"): Promise<Realm> {
   const [atlasPort, bind, admin] = [await world.port(), await world.port(), await world.port()];
   const atlas = `http://127.0.0.1:${atlasPort}`;
   const stateDir = join(world.directory, "state");
@@ -35,7 +36,7 @@ async function realm(world: World): Promise<Realm> {
           "--host",
           "host001",
           "--address",
-          "127.0.0.1",
+          address,
           "--bind",
           `127.0.0.1:${bind}`,
           "--admin",
@@ -107,6 +108,9 @@ scenario(
     const ports = [await world.port(), await world.port()].sort((a, b) => a - b);
     let running = ports.map((port) => serve(world, host, port));
     await registered(host.atlas, ports);
+    await eventually("they are reached through the router", async () =>
+      expect((await ask(host.router, "/who")).status).toBe(200),
+    );
 
     const over = new AbortController();
     const failures: string[] = [];
@@ -172,14 +176,15 @@ scenario("a service publishes what it says about itself, and an operator's no ou
   serve(world, host, port);
   await registered(host.atlas, [port]);
   expect((await instances(host.atlas))[0]?.enabled).toBe(false);
-  expect((await ask(host.router, "/who")).status).toBe(503);
+  await eventually("the host goes by it", async () => expect((await ask(host.router, "/who")).status).toBe(503));
 });
 
 scenario(
   "a service that is there before its sidecar is registered as soon as that appears, and again after its restart",
   async (world) => {
     await writeService(world);
-    const host = await realm(world);
+    // not the address it listens on while it is alone
+    const host = await realm(world, "127.0.0.2");
     const port = await world.port();
     const service = serve(world, host, port);
     await eventually("it serves alone", async () =>
@@ -191,6 +196,7 @@ scenario(
     await eventually("it is reached through the router", async () =>
       expect((await ask(host.router, "/who")).status).toBe(200),
     );
+    expect((await fetch(`http://127.0.0.2:${port}/livez`)).status).toBe(200);
     sidecar.signal("SIGKILL");
     await sidecar.exited;
     host.startSidecar();

@@ -144,6 +144,20 @@ test("a team", async () => {
   expect(await world.run([BINARY, "test", "nowhere"])).toMatchObject({ code: 2 });
 });
 
+scenario("the service of docs/service.md passes its tests, and runs", async (world) => {
+  const page = await readFile(join(import.meta.dir, "../../docs/service.md"), "utf8");
+  const files = [...page.matchAll(/^```(?:ts|yaml)\n(?:\/\/|#) (identity\/\S+)\n([\s\S]*?)^```$/gm)];
+  await write(world, Object.fromEntries(files.map(([, name = "", text = ""]) => [name, text])));
+  expect(files.length).toBe(4);
+  expect(await world.run([BINARY, "test", "identity"])).toMatchObject({ code: 0 });
+  const { url } = await serve(world, ["identity"]);
+  expect(await (await fetch(`${url}/teams`)).json()).toEqual([]);
+  const printed = await world.run([BINARY, "serve", "identity", "--set", "GREETING=hi", "--print-config"], {
+    env: { PAGE_SIZE: "50" },
+  });
+  expect(page).toContain(printed.stdout.trim());
+});
+
 scenario("a hono app, a fetch handler and a file without smartstack.yaml are served as they are", async (world) => {
   await write(world, {
     "hono/smartstack.yaml": "name: plain\nentry: app.ts\n",
