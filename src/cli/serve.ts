@@ -3,7 +3,7 @@ import type { CommandConfig } from "../serve/command.ts";
 import type { LocatedCommand, LocatedEntry } from "../serve/load.ts";
 import { ownCommand, raiseRequestLimit } from "../serve/self.ts";
 import { defineCommand, type Invocation, usageError } from "./command.ts";
-import { ConfigError, inheritedEnvironment } from "./config.ts";
+import { ConfigError, flagOf, inheritedEnvironment } from "./config.ts";
 import { EXIT, type ExitCode } from "./exit-codes.ts";
 import { runProgram } from "./lifecycle.ts";
 import { defaultStateDirectory, host, integer, option, path, shared, text, texts, toggle } from "./options.ts";
@@ -54,10 +54,21 @@ export const serve = defineCommand({
       rest === undefined
         ? locateService(args[0] ?? ".", values.name)
         : locateCommand(rest, values.name, values.healthcheck);
+    refuseForeignFlags(invocation, located.kind);
     if (values.dev) return serveDev(located.directory);
     return located.kind === "entry" ? serveEntry(invocation, located) : serveAnyCommand(invocation, located);
   },
 });
+
+/** Flags that would do nothing here are mistakes; the same keys in the environment or in a file may be meant for others. */
+function refuseForeignFlags({ sources }: ServeInvocation, kind: "entry" | "command"): void {
+  const foreign =
+    kind === "command" ? (["settings", "set", "printConfig", "noAccessLog"] as const) : (["healthcheck"] as const);
+  const given = foreign.filter((key) => sources[key].kind === "flag").map(flagOf);
+  if (given.length === 0) return;
+  const only = kind === "command" ? "a TypeScript service" : "a command behind --";
+  throw usageError(serve, `${given.join(" and ")}: only for ${only}`);
+}
 
 async function serveEntry({ values, sources }: ServeInvocation, located: LocatedEntry): Promise<ExitCode> {
   const { importService } = await import("../serve/load.ts");
@@ -158,13 +169,19 @@ async function serveDev(directory: string): Promise<ExitCode> {
     () =>
       startDev({
         directory,
-        command: [...ownCommand(), ...process.argv.slice(2).filter((argument) => argument !== "--dev")],
+        command: [...ownCommand(), ...withoutDev(process.argv.slice(2))],
         environment: { ...inheritedEnvironment(), SMARTSTACK_DEV: undefined },
         say: (line) => console.error(`smartstack: ${line}`),
       }),
     { onHurry: (running) => running.kill() },
   );
   return EXIT.done;
+}
+
+/** What stands behind `--` is the command's own. */
+function withoutDev(argv: readonly string[]): readonly string[] {
+  const end = argv.indexOf("--");
+  return argv.filter((argument, index) => argument !== "--dev" || (end >= 0 && index > end));
 }
 
 function defaultLogDirectory(): string {

@@ -190,7 +190,7 @@ scenario(
     await eventually("it serves alone", async () =>
       expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200),
     );
-    await eventually("it says so", () => expect(service.output()).toContain("no sidecar at"));
+    await eventually("it says so", () => expect(service.output()).toContain("could not reach the sidecar"));
     const sidecar = host.startSidecar();
     await registered(host.atlas, [port]);
     await eventually("it is reached through the router", async () =>

@@ -239,6 +239,16 @@ const REFUSED: Readonly<Record<string, Refused>> = {
   },
   "a command without a name": { args: ["--", "true"], code: 2, says: ["a command needs a name: --name NAME"] },
   "no command behind --": { args: ["--name", "x", "--"], code: 2, says: ["there is no command behind --"] },
+  "two names, one of them a flag": {
+    args: ["identity", "--name", "other"],
+    code: 2,
+    says: ["smartstack.yaml says identity, --name says other"],
+  },
+  "a flag that would do nothing": {
+    args: ["identity", "--healthcheck", "/up"],
+    code: 2,
+    says: ["--healthcheck: only for a command behind --"],
+  },
   "a command that is not there": {
     args: ["--name", "x", "--", "no-such-program"],
     code: 1,

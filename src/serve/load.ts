@@ -129,6 +129,13 @@ export async function importService(located: LocatedEntry): Promise<{ service: S
 }
 
 function namedService(exported: unknown, { entry, manifest, name: given }: LocatedEntry): SmartService {
+  if (manifest !== undefined && given !== undefined && manifest.name !== given) {
+    throw new Fault({
+      code: "config",
+      message: `two names: ${MANIFEST} says ${manifest.name}, --name says ${given}`,
+      hint: `Leave --name out, or change ${MANIFEST}.`,
+    });
+  }
   const name = manifest?.name ?? given;
   let service: SmartService;
   try {

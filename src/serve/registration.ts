@@ -27,6 +27,8 @@ export type RegistrationOptions = {
   /** The sidecar of another realm is refused. Undefined: whatever realm the sidecar is of. */
   readonly realm: string;
   readonly sidecar: SidecarClient;
+  /** How the instance is found while there is no sidecar, as a sentence: told with the first trouble. */
+  readonly alone?: string | undefined;
   /** Called whenever the sidecar was reached and before it is told: the service may have to listen on the agent's address. */
   readonly onInfo?: (info: SidecarInfo) => void;
   readonly clock: Clock;
@@ -125,7 +127,11 @@ export class Registration {
     } catch (error) {
       const failures = this.#state.kind === "absent" ? this.#state.failures + 1 : 1;
       this.#state = { kind: "absent", failures, instance: this.#state.instance };
-      this.#tell(describeError(error), error instanceof Fault ? error.hint : undefined);
+      const { alone } = this.#options;
+      const first = this.#state.instance === undefined ? [alone] : [];
+      const hint = error instanceof Fault ? [error.hint] : [];
+      const sentences = [describeError(error), ...hint, ...first].filter((part) => part !== undefined);
+      this.#tell(sentences.map((sentence) => sentence.replace(/\.$/, "")).join(". "));
     }
   }
 
@@ -156,10 +162,10 @@ export class Registration {
     }
   }
 
-  #tell(trouble: string, hint?: string): void {
+  #tell(trouble: string): void {
     if (this.#told === trouble) return;
     this.#told = trouble;
-    this.#options.logger.warn(hint === undefined ? trouble : `${trouble}. ${hint}`);
+    this.#options.logger.warn(trouble);
   }
 }
 

@@ -2,6 +2,7 @@
 // is said before anything is reachable; and backwards at the end.
 import { hostname } from "node:os";
 import { createSidecarClient } from "../core/api/sidecar-client.ts";
+import { addressVariable } from "../core/client/core.ts";
 import { smartClient } from "../core/client/index.ts";
 import { type Clock, systemClock } from "../core/lib/clock.ts";
 import { describeError, Fault } from "../core/lib/errors.ts";
@@ -82,12 +83,15 @@ export async function startServe(config: ServeConfig, clock: Clock = systemClock
     sidecar,
     clock,
     logger: logs.logger,
+    alone: aloneHint(config.service.name, realm, listener.port),
     onInfo: ({ address, router }) => {
       adoptSurroundings({ realm, router });
       if (config.listen === undefined) listener.add(address);
     },
   });
-  logs.logger.info(readyLine(config, realm, listener, info));
+  logs.logger.info(
+    `${config.service.name} answers on http://${listener.addresses[0] ?? ""}:${listener.port} (realm ${realm})`,
+  );
   await registration.start();
   return running(application, listener, registration, logs, clock);
 }
@@ -161,16 +165,9 @@ async function quiet(application: Application, clock: Clock): Promise<void> {
   }
 }
 
-function readyLine(
-  config: ServeConfig,
-  realm: string,
-  { port, addresses }: Listener,
-  info: SidecarInfo | undefined,
-): string {
-  const name = config.service.name;
-  const where = `${name} answers on http://${addresses[0] ?? "127.0.0.1"}:${port} (realm ${realm})`;
-  if (info !== undefined) return where;
-  return `${where}; no sidecar at ${config.sidecar}, so other services find it only by SMARTSTACK_SERVICE_${name.replaceAll("-", "_").toUpperCase()}=http://127.0.0.1:${port}`;
+/** The smart client takes addresses from the environment, in the realm local alone. */
+function aloneHint(service: string, realm: string, port: number): string | undefined {
+  return realm === "local" ? `Until then ${addressVariable(service)}=http://127.0.0.1:${port} leads to it` : undefined;
 }
 
 function isWildcard(address: string | undefined): boolean {
