@@ -52,6 +52,7 @@ function spawn(
   command: readonly string[],
   { cwd, environment, signal }: ChildOptions,
 ): Bun.Subprocess<"ignore", "pipe", "pipe"> {
+  signal.throwIfAborted();
   try {
     return Bun.spawn([...command], {
       cwd,

@@ -1,7 +1,7 @@
 // Whole runs, with a stand-in for this program: what happens when tests fail, a service does not start, the user interrupts.
 // The real program, and real kills, are in e2e/gen.e2e.ts.
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createAtlasClient } from "../core/api/atlas-client.ts";
@@ -181,4 +181,26 @@ test("a name that Atlas knows is refused, unless forced", async () => {
   await run({ force: true }, {}, { atlas });
   expect(printed.join("\n")).toContain("note: Atlas knows a service identity already");
   await server.stop(true);
+});
+
+test("a link that leads nowhere is refused before anything is made", async () => {
+  await symlink(join(directory, "nowhere"), join(directory, "identity"));
+  const { code, message } = await failure(run());
+  expect([code, message]).toEqual(["exists", `${join(directory, "identity")} is not a directory`]);
+  expect(printed).toEqual([]);
+});
+
+test("a run that replaced some files does not say that nothing was changed", async () => {
+  const target = join(directory, "identity");
+  await run();
+  await writeFile(join(target, "README.md"), "mine");
+  const service = JSON.stringify(join(target, "service.ts"));
+  await writeFile(join(target, "service.ts"), "mine");
+  printed = [];
+  // a directory takes its place while the run is on its way
+  const meanwhile = `const fs = require("node:fs"); fs.rmSync(${service}); fs.mkdirSync(${service});`;
+  const { code, message } = await failure(run({ force: true }, { test: meanwhile + PASSES }));
+  expect(code).toBe("unwritable");
+  expect(message).toStartWith("service.ts cannot be replaced; 1 of 2 files were");
+  expect(printed).not.toContain("Nothing was changed.");
 });

@@ -1,5 +1,5 @@
 // A new service, from a name to a project that is tested, has run once, and is committed; or nothing at all.
-import { readdir, realpath } from "node:fs/promises";
+import { lstat, readdir, realpath } from "node:fs/promises";
 import { basename, dirname, relative } from "node:path";
 import serveUnit from "../../config/systemd/smartstack-serve@.service" with { type: "text" };
 import manifest from "../../package.json" with { type: "json" };
@@ -66,6 +66,7 @@ export async function generate(config: GenConfig, deps: GenDeps): Promise<void> 
   const port = await choosePort(request);
   let staging: Staging | undefined;
   let done = false;
+  let touched = false;
   try {
     const files = render(template, placeholders(config.name, port.port));
     const shown = showPath(target.path, config.workingDirectory);
@@ -84,6 +85,7 @@ export async function generate(config: GenConfig, deps: GenDeps): Promise<void> 
     staging = await stage(dirname(target.path), basename(target.path));
     await runSteps(config, deps, { template, files, staging, target, changes });
     deps.signal.throwIfAborted();
+    touched = true;
     if (target.kind === "used") await moveFiles(staging.project, target.path, changed(changes));
     else await moveIntoPlace(staging.project, target.path, config.workingDirectory);
     done = true;
@@ -92,7 +94,7 @@ export async function generate(config: GenConfig, deps: GenDeps): Promise<void> 
     await port.release();
     if (!done) await port.undo();
     await staging?.remove();
-    if (!done && staging !== undefined) deps.print("Nothing was changed.");
+    if (!touched && staging !== undefined) deps.print("Nothing was changed.");
   }
 }
 
@@ -136,8 +138,9 @@ async function inspect(directory: string): Promise<Target> {
     const path = await realpath(directory);
     return { kind: (await readdir(path)).length === 0 ? "free" : "used", path };
   } catch (error) {
-    if (errorCode(error) === "ENOENT") return { kind: "free", path: directory };
-    if (errorCode(error) === "ENOTDIR")
+    const there = errorCode(error) !== "ENOENT" || (await isLink(directory));
+    if (!there) return { kind: "free", path: directory };
+    if (errorCode(error) === "ENOTDIR" || errorCode(error) === "ENOENT")
       throw new Fault({
         code: "exists",
         message: `${directory} is not a directory`,
@@ -145,6 +148,14 @@ async function inspect(directory: string): Promise<Target> {
       });
     throw new Fault({ code: "unwritable", message: `cannot read ${directory}`, cause: error });
   }
+}
+
+/** A link that leads nowhere is missing to everybody but the rename. */
+async function isLink(path: string): Promise<boolean> {
+  return lstat(path).then(
+    (entry) => entry.isSymbolicLink(),
+    () => false,
+  );
 }
 
 function inTheWay(config: GenConfig, path: string): Fault {

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { Fault } from "../core/lib/errors.ts";
-import { SERVICE_NAME } from "../core/model/names.ts";
+import { SERVICE_NAME, serviceName } from "../core/model/names.ts";
 import { checkName, RESERVED, suggestName } from "./name.ts";
 
 const refusal = (name: string): Fault | undefined => {
@@ -12,6 +12,11 @@ const refusal = (name: string): Fault | undefined => {
     throw error;
   }
 };
+
+test("what the registry refuses is refused before anything is made", () => {
+  for (const name of ["identity", "constructor", "a-b", "toString", "a".repeat(64)])
+    expect([name, serviceName.safeParse(name).success]).toEqual([name, refusal(name) === undefined]);
+});
 
 test("a name that the registry takes is taken", () => {
   for (const name of ["identity", "my-awesome-service", "a", "v2", "a".repeat(63)])

@@ -1,9 +1,13 @@
 import { Fault } from "../core/lib/errors.ts";
 import { SERVICE_NAME } from "../core/model/names.ts";
 
-/** Names of our own programs and of host names that mean something else: `Host: NAME.service` reaches a service too. */
+/**
+ * Names of our own programs, and of host names that mean something else (`Host: NAME.service` reaches a service too); and the
+ * one that the registry refuses.
+ */
 export const RESERVED: ReadonlySet<string> = new Set([
   "atlas",
+  "constructor",
   "haproxy",
   "local",
   "localhost",

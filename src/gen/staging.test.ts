@@ -88,6 +88,29 @@ test("only the named files of an existing project are replaced", async () => {
   expect(await readFile(join(target, "deep/added"), "utf8")).toBe("new");
 });
 
+test("a file that cannot be replaced is named, with how many were", async () => {
+  const target = join(directory, "identity");
+  await mkdir(target);
+  await writeFile(join(target, "deep"), "theirs, and no directory");
+  const staging = await stage(directory, "identity");
+  await writeFiles(staging.project, [file("a", "new"), file("deep/added", "new")]);
+  expect(moveFiles(staging.project, target, ["a", "deep/added"])).rejects.toMatchObject({
+    code: "unwritable",
+    message: "deep/added cannot be replaced; 1 of 2 files were",
+  });
+  await staging.remove();
+});
+
+test("a place that nothing can be renamed to is named", async () => {
+  const staging = await stage(directory, "identity");
+  // another file system, as a mount point is
+  expect(moveIntoPlace(staging.project, "/proc/identity", "/")).rejects.toMatchObject({
+    code: "unwritable",
+    message: "the finished project cannot be moved to /proc/identity",
+  });
+  await staging.remove();
+});
+
 test("a place that cannot be written is named", async () => {
   await writeFile(join(directory, "file"), "");
   expect(stage(join(directory, "file/below"), "x")).rejects.toMatchObject({

@@ -127,14 +127,32 @@ export async function moveIntoPlace(project: string, target: string, workingDire
     const code = errorCode(error) ?? "";
     if (["ENOTEMPTY", "EEXIST", "ENOTDIR"].includes(code))
       throw new Fault({ code: "exists", message: `${target} appeared meanwhile; it is untouched`, cause: error });
-    throw error;
+    throw new Fault({
+      code: "unwritable",
+      message: `the finished project cannot be moved to ${target}`,
+      cause: error,
+      // EBUSY, EXDEV: a mount point, which nothing can be renamed to
+      hint: "Choose another place with --dir; a mount point does not do, a directory in it does.",
+    });
   }
 }
 
-/** Replaces single files of an existing project, each by one rename: whoever reads sees the old or the new one. */
+/**
+ * Replaces single files of an existing project, each by one rename: whoever reads sees the old or the new one.
+ * @throws Fault `unwritable` that says how far it came
+ */
 export async function moveFiles(project: string, target: string, paths: readonly string[]): Promise<void> {
-  for (const path of paths) {
-    await mkdir(dirname(join(target, path)), { recursive: true });
-    await rename(join(project, path), join(target, path));
+  for (const [index, path] of paths.entries()) {
+    try {
+      await mkdir(dirname(join(target, path)), { recursive: true });
+      await rename(join(project, path), join(target, path));
+    } catch (error) {
+      throw new Fault({
+        code: "unwritable",
+        message: `${path} cannot be replaced; ${index} of ${paths.length} files were`,
+        cause: error,
+        hint: "Make it writable and run the same command again: it replaces what still differs.",
+      });
+    }
   }
 }
