@@ -2,6 +2,7 @@
 import { expect } from "bun:test";
 import { resolve } from "node:path";
 import { createProxy } from "../core/haproxy/proxy.ts";
+import { runBatch } from "../core/haproxy/runtime-api.ts";
 import { eventually, scenario } from "./harness.ts";
 import { backend, desired, instance, load, masterOf, router, send, workerOf } from "./haproxy-kit.ts";
 
@@ -137,6 +138,62 @@ scenario("a sidecar that is killed takes nothing with it", async (world) => {
   await eventually("the new instance gets requests", () => expect(b.requests()).toBeGreaterThan(0));
   expect(await workerOf(options.directory)).toBe(worker);
   expect((await traffic.stop()).failures).toEqual([]);
+});
+
+scenario(
+  "a sidecar that was killed in the middle of a reload is followed by one that adopts all the same",
+  async (world) => {
+    const { proxy, port, options } = await router(world);
+    const a = backend(world, "a");
+    const state = desired({ identity: {} }, [instance("identity", "host001:5000", a.port, { healthy: true })]);
+    await proxy.start(state);
+    const master = await masterOf(options.directory);
+    const traffic = load(port, identity);
+    await proxy.stop("keep");
+    for (let turn = 0; turn < 3; turn += 1) {
+      const socket = `${options.directory}/master.sock`;
+      // 2.6 closes the connection instead of answering
+      await runBatch({ socket, target: "master", commands: ["reload"] }).catch(() => undefined);
+      const next = createProxy(options);
+      world.defer(() => next.stop("end"));
+      expect((await next.start(state)).rejected).toEqual([]);
+      expect(await masterOf(options.directory)).toBe(master);
+      await next.stop("keep");
+    }
+    expect((await traffic.stop()).failures).toEqual([]);
+  },
+);
+
+scenario("a reload by somebody else costs nothing that was only said at run time", async (world) => {
+  const { proxy, port, options } = await router(world);
+  const [a, b] = [backend(world, "a"), backend(world, "b")];
+  await proxy.start(desired({ identity: {} }, [instance("identity", "host001:5000", a.port, { healthy: true })]));
+  await proxy.apply(
+    desired({ identity: {} }, [
+      instance("identity", "host001:5000", a.port, { healthy: true }),
+      instance("identity", "host002:5000", b.port, { healthy: true, draining: true }),
+      instance("identity", "host003:5000", b.port, { healthy: false }),
+    ]),
+  );
+  const before = (await proxy.servers()).map(({ instance, status, weight }) => [
+    instance,
+    status.split(" ")[0],
+    weight,
+  ]);
+  expect(before.map(([, status]) => status)).toEqual(["UP", "DRAIN", "DOWN"]);
+  const traffic = load(port, identity);
+  const worker = await workerOf(options.directory);
+  process.kill(await masterOf(options.directory), "SIGUSR2");
+  await eventually("there is a new worker", async () =>
+    expect(await workerOf(options.directory)).toBeGreaterThan(worker),
+  );
+  await eventually("all is as it was", async () =>
+    expect(
+      (await proxy.servers()).map(({ instance, status, weight }) => [instance, status.split(" ")[0], weight]),
+    ).toEqual(before),
+  );
+  expect((await traffic.stop()).failures).toEqual([]);
+  expect(b.requests()).toBe(0);
 });
 
 scenario("a low limit of open files means fewer connections, not no HAProxy", async (world) => {

@@ -133,11 +133,18 @@ export function createProxy(options: ProxyOptions): Proxy {
   const attach = (haproxy: Haproxy): void => {
     const master = haproxy.processes?.master;
     if (stopped || master === undefined) return;
-    watch = watchHaproxy(haproxy.paths, master, clock, () => {
-      if (engine === undefined) return;
-      const dead = engine;
-      logger.error("HAProxy died; it is started again");
-      void queue.run(() => restart(dead));
+    watch = watchHaproxy(haproxy.paths, master, clock, {
+      onEnd() {
+        if (engine === undefined) return;
+        const dead = engine;
+        logger.error("HAProxy died; it is started again");
+        void queue.run(() => restart(dead));
+      },
+      // a new worker knows only what the files say; when the reload was ours there is nothing left to do
+      onReload() {
+        engine?.convergence.distrust();
+        kick();
+      },
     });
     try {
       const { accessPipe: path } = haproxy.paths;

@@ -20,6 +20,7 @@ const layout = (services: Record<string, Definition>): Layout =>
 const loaded = (services: Record<string, Definition>): Loaded => ({
   structure: structureOf(layout(services), context),
   definitions: services,
+  master: 1,
 });
 
 /** A HAProxy that does not like `/bad`, and says where, or only that. */

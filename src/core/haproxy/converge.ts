@@ -63,6 +63,8 @@ export function createConvergence({ haproxy, clock, logger, onReload }: Converge
     async run(wanted) {
       /** Backends that were read anew, or undefined: all. */
       let seen: ReadonlySet<string> | undefined = distrustAll ? undefined : new Set(distrusted);
+      // somebody else may have reloaded it: another worker then
+      if (distrustAll) await haproxy.refreshProcesses();
       let running = await haproxy.read(seen);
       distrustAll = false;
       distrusted.clear();
@@ -77,8 +79,14 @@ export function createConvergence({ haproxy, clock, logger, onReload }: Converge
         const failures = await haproxy.execute(next.commands);
         if (failures.length > 0) logger.warn({ failures }, "HAProxy refused changes at run time");
         const touched = new Set(next.commands.map(({ backend }) => backend));
-        running = await haproxy.read(touched);
-        seen = seen?.union(touched);
+        if (failures.length > 0) {
+          await haproxy.refreshProcesses();
+          running = await haproxy.read();
+          seen = undefined;
+        } else {
+          running = await haproxy.read(touched);
+          seen = seen?.union(touched);
+        }
         if (round > ROUNDS) {
           throw new Fault({
             code: "haproxy_failed",

@@ -11,7 +11,16 @@ import type { Command, RunningServer } from "./changes.ts";
 import { backendName } from "./layout.ts";
 import { type Loaded, readLoaded, writeLoaded } from "./loaded.ts";
 import type { Running, Wanted } from "./plan.ts";
-import { endHaproxy, findRunning, isAlive, type Paths, probeBind, reloadHaproxy, startHaproxy } from "./process.ts";
+import {
+  endHaproxy,
+  findRunning,
+  isAlive,
+  type Paths,
+  probeBind,
+  reloadHaproxy,
+  runs,
+  startHaproxy,
+} from "./process.ts";
 import type { ServerStatus } from "./proxy.ts";
 import { parseAcl, parseBackends, parseServersState, parseStatus } from "./read-back.ts";
 import { FILES, KEEP_ALIVE_MS, render, type RenderContext, STRUCTURE_VARIABLE } from "./render.ts";
@@ -68,6 +77,7 @@ export type HaproxyOptions = {
 
 const SHOW_UNPINNABLE = `show acl ${FILES.unpinnable}`;
 const LONGEST_ERRORS = 1_048_576;
+const ADOPTION_LIMIT_MS = 5_000;
 
 export function createHaproxy({ binary, paths, context, clock }: HaproxyOptions): Haproxy {
   let processes: Processes | undefined;
@@ -106,7 +116,7 @@ export function createHaproxy({ binary, paths, context, clock }: HaproxyOptions)
     const definitions = Object.fromEntries(
       [...layout.backends].map(([service, { definition }]) => [service, definition]),
     );
-    loaded = { structure, definitions };
+    loaded = { structure, definitions, master: processes?.master ?? 0 };
     lastGood = loaded;
     known = undefined;
     await writeLoaded(paths.loaded, loaded);
@@ -129,7 +139,19 @@ export function createHaproxy({ binary, paths, context, clock }: HaproxyOptions)
     async adopt() {
       lastGood = await readLoaded(paths.loaded);
       processes = await findRunning(paths);
-      if (processes?.worker === undefined) return false;
+      // a sidecar that was killed in a reload leaves a master that does not answer for up to two seconds
+      const deadline = clock.now() + ADOPTION_LIMIT_MS;
+      while (processes?.worker === undefined && clock.now() < deadline && runs(lastGood?.master ?? 0, paths)) {
+        await clock.sleep(50);
+        processes = await findRunning(paths);
+      }
+      if (processes === undefined) return false;
+      if (processes.worker === undefined) {
+        // a master without a worker routes nothing, and never will
+        await endHaproxy(processes.master, paths, clock);
+        processes = undefined;
+        return false;
+      }
       const [answer = ""] = await ask([`show env ${STRUCTURE_VARIABLE}`]);
       if (lastGood !== undefined && answer === `${STRUCTURE_VARIABLE}=${lastGood.structure.id}`) loaded = lastGood;
       // the sidecar before may have reloaded it a moment ago

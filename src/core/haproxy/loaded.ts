@@ -7,19 +7,24 @@ import { errorCode } from "../lib/errors.ts";
 import { type Definition, readDefinitionSchema } from "../model/service.ts";
 import type { Structure } from "./render.ts";
 
-/** The structure of the last load, and the definitions it came from. */
-export type Loaded = { readonly structure: Structure; readonly definitions: Readonly<Record<string, Definition>> };
+/** The structure of the last load, the definitions it came from, and the master that did it. */
+export type Loaded = {
+  readonly structure: Structure;
+  readonly definitions: Readonly<Record<string, Definition>>;
+  readonly master: number;
+};
 
 const loadedSchema = z.object({
+  master: z.int(),
   id: z.string(),
   frame: z.string(),
   backends: z.record(z.string(), z.string()),
   definitions: z.record(z.string(), readDefinitionSchema),
 });
 
-export async function writeLoaded(path: string, { structure, definitions }: Loaded): Promise<void> {
+export async function writeLoaded(path: string, { structure, definitions, master }: Loaded): Promise<void> {
   const { id, frame, backends } = structure;
-  const text = JSON.stringify({ id, frame, backends: Object.fromEntries(backends), definitions });
+  const text = JSON.stringify({ master, id, frame, backends: Object.fromEntries(backends), definitions });
   await writeFileAtomic(path, text, { durable: false });
 }
 
@@ -34,9 +39,9 @@ export async function readLoaded(path: string): Promise<Loaded | undefined> {
   }
   const parsed = loadedSchema.safeParse(parseJson(text));
   if (!parsed.success) return undefined;
-  const { id, frame, backends, definitions } = parsed.data;
+  const { master, id, frame, backends, definitions } = parsed.data;
   const known: Record<string, Definition> = definitions;
-  return { structure: { id, frame, backends: new Map(Object.entries(backends)) }, definitions: known };
+  return { structure: { id, frame, backends: new Map(Object.entries(backends)) }, definitions: known, master };
 }
 
 function parseJson(text: string): unknown {

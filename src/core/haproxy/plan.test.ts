@@ -59,7 +59,7 @@ function running(services: Services, servers: readonly Partial<RunningServer>[] 
     const full = { ...up, id: index + 1, ...server };
     all.get("identity-backend")?.set(full.name, full);
   }
-  return { loaded: { structure, definitions }, servers: all };
+  return { loaded: { structure, definitions, master: 1 }, servers: all };
 }
 
 const one = { identity: {} };

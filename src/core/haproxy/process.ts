@@ -191,6 +191,17 @@ export function isAlive(pid: number): boolean {
   }
 }
 
+/** True while the process runs and is the HAProxy of this directory: numbers of processes are used again. */
+export function runs(pid: number, paths: Paths): boolean {
+  if (pid <= 0 || !isAlive(pid)) return false;
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").includes(paths.config);
+  } catch (error) {
+    if (errorCode(error) !== "ENOENT") throw error;
+    return process.platform !== "linux";
+  }
+}
+
 /** Ends HAProxy with all its workers, idle or not; resolves when it is gone. */
 export async function endHaproxy(master: number, paths: Paths, clock: Clock): Promise<void> {
   const signal = (name: NodeJS.Signals): void => {
@@ -209,28 +220,40 @@ export async function endHaproxy(master: number, paths: Paths, clock: Clock): Pr
   for (const socket of [paths.master, paths.metrics]) await rm(socket, { force: true });
 }
 
-/** Calls `onEnd` once, when the master is gone. A held connection to it breaks at that moment, whoever its parent is. */
-export function watchHaproxy(paths: Paths, master: number, clock: Clock, onEnd: () => void): { stop(): void } {
+export type WatchEvents = {
+  /** The master is gone. Called once, at the end. */
+  readonly onEnd: () => void;
+  /** It was reloaded, by us or by somebody else. */
+  readonly onReload: () => void;
+};
+
+/** A held connection to the master breaks at the moment it ends or reloads, whoever its parent is. */
+export function watchHaproxy(paths: Paths, master: number, clock: Clock, events: WatchEvents): { stop(): void } {
   let stopped = false;
   let connection: Socket | undefined;
-  const hold = (): void => {
+  const hold = (interrupted: boolean): void => {
     if (stopped) return;
+    let held = false;
     connection = createConnection(paths.master);
     connection.unref();
+    connection.on("connect", () => {
+      held = true;
+      if (interrupted) events.onReload();
+    });
     // "close" follows every error
     connection.on("error", () => undefined);
     connection.on("close", () => {
       if (stopped) return;
       if (!isAlive(master)) {
         stopped = true;
-        onEnd();
+        events.onEnd();
         return;
       }
-      // a reload closes it too, and refuses new ones for a moment
-      clock.after(50, hold);
+      // while it reloads it refuses connections
+      clock.after(50, () => hold(interrupted || held));
     });
   };
-  hold();
+  hold(false);
   return {
     stop() {
       stopped = true;

@@ -133,7 +133,8 @@ const LOG_FORMAT =
 function renderFrame(context: RenderContext, structure: string, tcp: readonly string[]): string {
   const { bind, header, maxconn, threads, prometheus, metricsSocket } = context;
   return `# Written by the smartstack sidecar, which overwrites every edit. Routes come from Atlas: \`smartstack status\` shows them.
-# Servers also change while HAProxy runs; this file always says what a restart would make.
+# Servers also change while HAProxy runs; this file always says what a restart would make. What runs tells the socket
+# beside it: echo '@1 show servers state' | socat master.sock -
 
 global
     # the other files named here lie beside this one
