@@ -1,7 +1,7 @@
 // How a caller wants the answer. Text, bytes and JSON are read within the attempt, so that a stall or a cut in the body is
 // retried like any other; a response or a stream goes to the caller (see handover.ts).
 import { type Handover, handOver } from "./handover.ts";
-import { BodyProblem, readBytes, readText } from "./reading.ts";
+import { BodyProblem, isWhole, readBytes, readText } from "./reading.ts";
 import { type Schema, validate } from "./schema.ts";
 
 export interface Answer<T> {
@@ -30,8 +30,21 @@ export const STREAM: Answer<ReadableStream<Uint8Array<ArrayBuffer>>> = {
 export function json<T>(schema: Schema<T> | undefined): Answer<T> {
   return {
     accept: "application/json",
-    take: async (response, limit) => parse(await readText(response, limit), response, schema),
+    take(response, limit) {
+      if (!isWhole(response, limit) || !isJson(response)) return parseText(response, limit, schema);
+      // the runtime's own reader, since it can be measured; a SyntaxError of it becomes a `bad_answer`
+      const value: Promise<unknown> = response.json();
+      return schema === undefined ? (value as Promise<T>) : value.then((found) => check(found, schema));
+    },
   };
+}
+
+function isJson(response: Response): boolean {
+  return response.headers.get("content-type")?.startsWith("application/json") === true;
+}
+
+async function parseText<T>(response: Response, limit: number, schema: Schema<T> | undefined): Promise<T> {
+  return parse(await readText(response, limit), response, schema);
 }
 
 /** @throws BodyProblem `bad_answer` */

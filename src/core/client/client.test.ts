@@ -136,13 +136,16 @@ describe("the answer", () => {
     expect(requests).toHaveLength(1);
   });
 
-  for (const [what, body, message] of [
-    ["HTML", "<html>nope</html>", /text\/html that is not JSON: "<html>nope<\/html>"/],
-    ["empty", "", /nothing where JSON was expected/],
+  for (const [what, body, type, message] of [
+    ["HTML", "<html>nope</html>", "text/html", /answered text\/html that is not JSON: "<html>nope<\/html>"$/],
+    ["empty", "", "text/html", /answered nothing where JSON was expected$/],
+    ["empty JSON", "", "application/json", /answered nothing where JSON was expected$/],
+    ["broken JSON", '{"a":', "application/json", /answered JSON with a mistake in it: /],
   ] as const) {
     test(`that is ${what} where JSON was asked for is an error`, async () => {
       const { client } = mockServices({
-        identity: () => new Response(body, { headers: { "content-type": "text/html" } }),
+        identity: () =>
+          new Response(body, { headers: { "content-type": type, "content-length": String(body.length) } }),
       });
       expect((await errorOf(client.get("service://identity/").json())).message).toMatch(message);
     });

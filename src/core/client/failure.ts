@@ -37,6 +37,8 @@ export function failureOf(call: Call, stopped: Stop | undefined, error: unknown,
   if (stopped !== undefined) return stopFailure(call, stopped, sent);
   if (error instanceof BodyProblem)
     return { kind: error.kind, sent: "yes", what: `answered ${error.message}`, transient: false, cause: error.cause };
+  if (answered && error instanceof SyntaxError)
+    return { kind: "bad_answer", sent, what: `answered JSON with a mistake in it: ${error.message}`, transient: false };
   const loss = lossOf(error);
   if (answered) {
     const what = `lost the connection while the answer came${loss.code === undefined ? "" : ` (${loss.code})`}`;

@@ -12,18 +12,21 @@ export class BodyProblem extends Error {
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
+/** Its length is known beforehand and within the limit: the runtime's own readers may have it. */
+export function isWhole(response: Response, limit: number): boolean {
+  const length = declaredLength(response);
+  return limit === Number.POSITIVE_INFINITY || (length !== undefined && length > 0 && length <= limit);
+}
+
 /** @throws BodyProblem `response_too_large`, or what the runtime throws when the body is cut off */
 export function readText(response: Response, limit: number): Promise<string> {
-  const length = declaredLength(response);
-  if (isWithin(length, limit)) return response.text();
-  return collect(response, length, limit).then((bytes) => new TextDecoder().decode(bytes));
+  if (isWhole(response, limit)) return response.text();
+  return collect(response, limit).then((bytes) => new TextDecoder().decode(bytes));
 }
 
 /** @throws BodyProblem `response_too_large`, or what the runtime throws when the body is cut off */
 export async function readBytes(response: Response, limit: number): Promise<Bytes> {
-  const length = declaredLength(response);
-  if (isWithin(length, limit)) return new Uint8Array(await response.arrayBuffer());
-  return collect(response, length, limit);
+  return isWhole(response, limit) ? new Uint8Array(await response.arrayBuffer()) : collect(response, limit);
 }
 
 const ERROR_BODY_LIMIT = 64 * 1024;
@@ -46,11 +49,8 @@ export function declaredLength(response: Response): number | undefined {
   return length === null || response.headers.has("content-encoding") ? undefined : Number(length);
 }
 
-function isWithin(length: number | undefined, limit: number): boolean {
-  return limit === Number.POSITIVE_INFINITY || (length !== undefined && length <= limit);
-}
-
-async function collect(response: Response, length: number | undefined, limit: number): Promise<Bytes> {
+async function collect(response: Response, limit: number): Promise<Bytes> {
+  const length = declaredLength(response);
   const { body } = response;
   if (body === null) return new Uint8Array();
   const tooLarge = new BodyProblem("response_too_large", `a body longer than ${limit} bytes`);
