@@ -7,7 +7,7 @@ import type { Wanted } from "./plan.ts";
 import { render, type RenderContext, structureOf, type Structure } from "./render.ts";
 import type { Verdict } from "./validate.ts";
 
-export type Accepted = { readonly wanted: Wanted; readonly rejected: readonly Rejection[] };
+type Accepted = { readonly wanted: Wanted; readonly rejected: readonly Rejection[] };
 
 export interface Candidates {
   /**

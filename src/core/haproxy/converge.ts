@@ -10,7 +10,7 @@ import { plan, type Running, type Wanted } from "./plan.ts";
 import { reloadWaitMs } from "./reload-pace.ts";
 
 /** `waiting`: ask again after that time, in ms. */
-export type Outcome = { readonly kind: "done" } | { readonly kind: "waiting"; readonly waitMs: number };
+type Outcome = { readonly kind: "done" } | { readonly kind: "waiting"; readonly waitMs: number };
 
 export interface Convergence {
   /**

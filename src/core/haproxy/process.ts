@@ -116,7 +116,7 @@ async function answers(paths: Paths, worker: number): Promise<boolean> {
 }
 
 /** What HAProxy last complained of, on one line. */
-export function lastErrors(paths: Paths): string {
+function lastErrors(paths: Paths): string {
   const alerts = readFileSync(paths.errors, "utf8")
     .split("\n")
     .filter((line) => line.startsWith("[ALERT]"))

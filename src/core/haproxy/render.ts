@@ -93,7 +93,7 @@ export function structureOf(layout: Layout, context: RenderContext, previous?: S
 }
 
 /** The part of maxconn that one backend may hold: a hung service must leave room for the others. */
-export function backendCap(maxconn: number): number {
+function backendCap(maxconn: number): number {
   return Math.max(1, Math.floor(maxconn / 4));
 }
 
