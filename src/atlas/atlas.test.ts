@@ -6,19 +6,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { errorCode } from "../core/lib/errors.ts";
 import { readSse, type SseEvent } from "../core/lib/sse.ts";
+import { auditSchema, infoSchema, settingsHistorySchema } from "../core/model/answers.ts";
 import { deltaSchema, snapshotSchema } from "../core/model/snapshot.ts";
 import { type RunningAtlas, startAtlas } from "./atlas.ts";
 import { MAX_BODY_BYTES } from "./body.ts";
-import {
-  auditSchema,
-  infoSchema,
-  portWrittenSchema,
-  problemSchema,
-  progressSchema,
-  serviceSchema,
-  settingsHistorySchema,
-  writtenSchema,
-} from "./schemas.ts";
+import { changeSchema, portWrittenSchema, problemSchema, serviceSchema, writtenSchema } from "./schemas.ts";
 
 let directory: string;
 let atlas: RunningAtlas;
@@ -371,7 +363,7 @@ describe("agents", () => {
     expect(problem(refusal)).toEqual([409, "rejected"]);
     expect(refusal.body).toMatchObject({ revision: second.revision, rejected: [{ host, service, error: "line 9" }] });
     const changes = await ask("GET", `/v1/changes/${second.revision}`);
-    expect(progressSchema.parse(changes.body)).toEqual({
+    expect(changeSchema.parse(changes.body)).toEqual({
       revision: second.revision,
       applied: 0,
       total: 1,

@@ -58,6 +58,23 @@ describe("a definition", () => {
 });
 
 describe("an instance", () => {
+  test("brings the definition back when somebody deletes the service on the way", async () => {
+    await world.dispose();
+    let deletions = 0;
+    world = await createWorld({
+      stores: ({ live, meta }) => {
+        const update = live.updateInstance.bind(live);
+        live.updateInstance = async (...write) => {
+          if ((deletions += 1) <= 2) await live.deleteService("identity", { force: true });
+          return update(...write);
+        };
+        return { live, meta };
+      },
+    });
+    expect(await world.put("identity", "a")).toMatchObject({ created: true });
+    expect(current()).toEqual(defaultDefinition);
+  });
+
   test("of an unknown service brings its default definition", async () => {
     expect(await world.put("identity", "a")).toMatchObject({ created: true, changed: true });
     expect(current()).toEqual(defaultDefinition);

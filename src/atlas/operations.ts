@@ -1,5 +1,6 @@
 // Writes of services and instances: what they check, what they do to the two stores, what they leave in the audit trail.
 import { isDeepStrictEqual } from "node:util";
+import { errorCode } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import { type PatchInstance, type PutInstance, registrationFromPut } from "../core/model/instance.ts";
 import { type Definition, defaultDefinition, mergePublished } from "../core/model/service.ts";
@@ -64,12 +65,20 @@ export class Operations {
   }
 
   async putInstance(service: string, instance: string, put: PutInstance, actor: Actor): Promise<Outcome> {
-    if (!this.#live.state().definitions.has(service)) await this.#defineDefault(service, actor);
-    return this.#update(service, instance, "instance.put", actor, (current) => ({
-      kind: "put",
-      registration: registrationFromPut(service, instance, put),
-      enabled: put.enabled ?? current?.enabled ?? true,
-    }));
+    const isDefined = (): boolean => this.#live.state().definitions.has(service);
+    for (;;) {
+      if (!isDefined()) await this.#defineDefault(service, actor);
+      try {
+        return await this.#update(service, instance, "instance.put", actor, (current) => ({
+          kind: "put",
+          registration: registrationFromPut(service, instance, put),
+          enabled: put.enabled ?? current?.enabled ?? true,
+        }));
+      } catch (error) {
+        // somebody deleted the service between the two
+        if (errorCode(error) !== "conflict" || isDefined()) throw error;
+      }
+    }
   }
 
   /** @throws ProblemFault `not_found` when there is nothing that could change */

@@ -8,10 +8,10 @@ import type { Leases } from "./leases.ts";
 import { actorOf, type Parts, written } from "./parts.ts";
 import { type Call, route, type Route } from "./router.ts";
 import {
+  changeSchema,
   hostParams,
   noParams,
   noQuery,
-  progressSchema,
   revisionParams,
   watchQuery,
   writeQuery,
@@ -86,7 +86,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
       summary: "How far a revision has come",
       params: revisionParams,
       query: noQuery,
-      answers: { 200: { means: "as the agents acked it so far", schema: progressSchema } },
+      answers: { 200: { means: "as the agents acked it so far", schema: changeSchema } },
       problems: ["invalid"],
       handle: ({ params: { revision } }) => {
         const { generation } = registry.state();

@@ -5,10 +5,11 @@ import type { Registry as MetricsRegistry } from "../core/lib/metrics.ts";
 import { metricsResponse } from "../core/lib/metrics.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import { VERSION } from "../core/lib/version.ts";
+import { infoSchema } from "../core/model/answers.ts";
 import { openApiDocument } from "./openapi.ts";
 import type { Parts } from "./parts.ts";
 import { route, type Route } from "./router.ts";
-import { healthcheckSchema, infoSchema, noParams, noQuery, statusSchema } from "./schemas.ts";
+import { healthcheckSchema, noParams, noQuery, statusSchema } from "./schemas.ts";
 
 /** For how long a result of `/healthcheck` is good, in s: as Runscope's library has it for passes and failures. */
 const EXPIRES_S = { passed: 27, failed: 9 };

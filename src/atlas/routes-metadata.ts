@@ -1,21 +1,19 @@
 // Settings, ports and the audit trail over HTTP.
 import { z } from "zod";
 import { ProblemFault } from "../core/lib/http.ts";
+import { auditSchema, portSchema, settingsHistorySchema } from "../core/model/answers.ts";
 import { settingsSchema } from "../core/model/settings.ts";
 import type { Outcome } from "./operations.ts";
 import { actorOf, type Parts, written } from "./parts.ts";
 import { type Call, route, type Route } from "./router.ts";
 import {
-  auditSchema,
   limitQuery,
   noParams,
   noQuery,
-  portSchema,
   portWrittenSchema,
   putSettingsSchema,
   reservePortSchema,
   serviceParams,
-  settingsHistorySchema,
   settingsWrittenSchema,
   writeQuery,
   writtenSchema,

@@ -1,12 +1,11 @@
 // What requests to Atlas carry besides the model's own types, and what it answers.
 import { z } from "zod";
-import { rejectionSchema } from "../core/model/agent.ts";
+import { progressSchema } from "../core/model/answers.ts";
 import { instanceSchema } from "../core/model/instance.ts";
 import { hostName, instanceNameSchema, label, port, serviceName } from "../core/model/names.ts";
 import { parsePosition, positionSchema } from "../core/model/position.ts";
-import { realmName } from "../core/model/realm.ts";
 import { readDefinitionSchema } from "../core/model/service.ts";
-import { settingsSchema, settingsValuesSchema } from "../core/model/settings.ts";
+import { settingsValuesSchema } from "../core/model/settings.ts";
 
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000 };
 const MAX_WAIT_MS = 600_000;
@@ -91,36 +90,8 @@ export const writtenSchema = positionSchema.extend({
 export const settingsWrittenSchema = writtenSchema.extend({ version: z.int() });
 export const portWrittenSchema = writtenSchema.extend({ service: serviceName, port });
 
-export const infoSchema = positionSchema.extend({
-  realm: realmName,
-  version: z.string(),
-  store: z.enum(["embedded", "cluster"]),
-  replicas: z.int(),
-  degraded: z.array(z.string()).optional(),
-});
 export const serviceSchema = z.object({ definition: readDefinitionSchema, instances: z.array(instanceSchema) });
-export const progressSchema = z.object({
-  revision: z.int(),
-  applied: z.int(),
-  total: z.int(),
-  pending: z.array(hostName),
-  unreachable: z.array(hostName),
-  rejected: z.array(rejectionSchema.extend({ host: hostName })),
-});
-export const settingsHistorySchema = z.array(settingsSchema.extend({ at: z.iso.datetime(), who: z.string() }));
-export const portSchema = z.object({ service: serviceName, port });
-export const auditSchema = z.array(
-  z.object({
-    at: z.iso.datetime(),
-    who: z.string(),
-    from: z.string(),
-    kind: z.string(),
-    target: z.string(),
-    reason: z.string().optional(),
-    before: z.json(),
-    after: z.json(),
-  }),
-);
+export const changeSchema = progressSchema.extend({ revision: z.int() });
 export const statusSchema = z.object({ status: z.string(), degraded: z.array(z.string()).optional() });
 /** RFC 9457 with our `code`; some codes add members of their own. */
 export const problemSchema = z.object({

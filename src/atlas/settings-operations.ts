@@ -3,27 +3,15 @@ import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../core/lib/clock.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import type { SettingsValues } from "../core/model/settings.ts";
-import type { LiveStore } from "../core/registry/live-store.ts";
-import type { MetaStore } from "../core/registry/meta-store.ts";
-import type { Actor, AuditTrail } from "./audit-trail.ts";
-import type { MetadataQueue } from "./metadata-queue.ts";
+import type { Actor } from "./audit-trail.ts";
 import { type OperationsOptions, type Outcome, unmoved } from "./operations.ts";
-import type { Registry } from "./registry.ts";
 
 export class SettingsOperations {
-  readonly #registry: Registry;
-  readonly #live: LiveStore;
-  readonly #meta: MetaStore;
-  readonly #audit: AuditTrail;
-  readonly #metadata: MetadataQueue;
+  readonly #on: OperationsOptions;
   readonly #clock: Clock;
 
-  constructor({ registry, live, meta, audit, metadata }: OperationsOptions, clock: Clock) {
-    this.#registry = registry;
-    this.#live = live;
-    this.#meta = meta;
-    this.#audit = audit;
-    this.#metadata = metadata;
+  constructor(on: OperationsOptions, clock: Clock) {
+    this.#on = on;
     this.#clock = clock;
   }
 
@@ -52,8 +40,9 @@ export class SettingsOperations {
     kind: string,
     actor: Actor,
   ): Promise<Outcome & { readonly version: number }> {
-    return this.#metadata(async () => {
-      const current = await this.#registry.settings(service);
+    const { registry, live, meta, audit, metadata } = this.#on;
+    return metadata(async () => {
+      const current = await registry.settings(service);
       if (expected !== undefined && expected !== current.version) {
         throw new ProblemFault(
           "stale",
@@ -62,11 +51,11 @@ export class SettingsOperations {
         );
       }
       if (isDeepStrictEqual(current.values, values))
-        return { ...unmoved(this.#live, false), created: false, version: current.version };
+        return { ...unmoved(live, false), created: false, version: current.version };
       const at = new Date(this.#clock.now()).toISOString();
-      const version = await this.#meta.addSettings(service, values, at, actor.who);
-      const written = await this.#live.setSettings(service, version, current.version || undefined);
-      await this.#audit.note(written, actor, { kind, target: service, before: current.values, after: values });
+      const version = await meta.addSettings(service, values, at, actor.who);
+      const written = await live.setSettings(service, version, current.version || undefined);
+      await audit.note(written, actor, { kind, target: service, before: current.values, after: values });
       return { ...written, created: current.version === 0, version };
     });
   }

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import { type AuditEntry, auditSchema } from "../core/model/answers.ts";
 import { fieldsOf, isMap } from "./assignments.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { connectAtlas } from "./connection.ts";
@@ -7,21 +7,6 @@ import { readOptions } from "./operator.ts";
 import { integer, option } from "./options.ts";
 import { answer } from "./output.ts";
 import { formatTable } from "./table.ts";
-
-/** `GET /v1/audit`, newest first. */
-export const auditSchema = z.array(
-  z.object({
-    at: z.string(),
-    who: z.string(),
-    from: z.string(),
-    kind: z.string(),
-    target: z.string(),
-    reason: z.string().optional(),
-    before: z.unknown(),
-    after: z.unknown(),
-  }),
-);
-export type AuditEntry = z.output<typeof auditSchema>[number];
 
 export const audit: Command = defineCommand({
   name: "audit",

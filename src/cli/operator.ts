@@ -5,6 +5,7 @@ import { readProblem } from "../core/api/exchange.ts";
 import { systemClock } from "../core/lib/clock.ts";
 import { Fault } from "../core/lib/errors.ts";
 import { readSse } from "../core/lib/sse.ts";
+import { progressSchema } from "../core/model/answers.ts";
 import { instanceSchema } from "../core/model/instance.ts";
 import { instanceNameSchema, serviceName } from "../core/model/names.ts";
 import { positionSchema } from "../core/model/position.ts";
@@ -70,14 +71,6 @@ export async function write(
     written = { ...written, ...(await waitForRevision(client, written.revision, values.timeout)) };
   return { ...written, tookMs: Math.round(performance.now() - began) };
 }
-
-const progressSchema = z.object({
-  applied: z.int(),
-  total: z.int(),
-  pending: z.array(z.string()),
-  unreachable: z.array(z.string()),
-  rejected: z.array(z.object({ host: z.string(), service: z.string(), error: z.string() })),
-});
 
 /** How often the progress of a revision is asked for, in ms: agents ack at most once a second when nobody waits in Atlas. */
 const POLL_MS = 200;

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { port, serviceName } from "../core/model/names.ts";
+import { portSchema } from "../core/model/answers.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { connectAtlas } from "./connection.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -7,14 +7,12 @@ import { checkNames, readOptions } from "./operator.ts";
 import { answer } from "./output.ts";
 import { formatTable } from "./table.ts";
 
-const reservationSchema = z.object({ service: serviceName, port });
-
 export const ports: Command = defineCommand({
   name: "ports",
   summary: "the ports that services have reserved",
   options: readOptions,
   async run({ values, sources }) {
-    const all = await connectAtlas({ values, sources }).request("/v1/ports", { schema: z.array(reservationSchema) });
+    const all = await connectAtlas({ values, sources }).request("/v1/ports", { schema: z.array(portSchema) });
     answer(values.json, all, () => formatPorts(all));
     return EXIT.done;
   },
@@ -27,7 +25,7 @@ export const reservePort: Command = defineCommand({
   options: readOptions,
   async run({ values, sources, args: [service = ""] }) {
     checkNames(reservePort, service);
-    const request = { method: "POST", body: { service }, schema: reservationSchema } as const;
+    const request = { method: "POST", body: { service }, schema: portSchema } as const;
     const reservation = await connectAtlas({ values, sources }).request("/v1/ports", request);
     answer(values.json, reservation, () => `${service} has port ${reservation.port}`);
     return EXIT.done;
@@ -50,7 +48,7 @@ export const releasePort: Command = defineCommand({
   },
 });
 
-function formatPorts(all: readonly z.output<typeof reservationSchema>[]): string {
+function formatPorts(all: readonly z.output<typeof portSchema>[]): string {
   if (all.length === 0) return "no port is reserved";
   const sorted = all.toSorted((a, b) => a.port - b.port);
   return formatTable(

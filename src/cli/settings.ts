@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { type AtlasClient, AtlasProblem } from "../core/api/atlas-client.ts";
 import { Fault } from "../core/lib/errors.ts";
+import { settingsHistorySchema } from "../core/model/answers.ts";
 import { type Settings, settingsSchema, settingsValuesSchema } from "../core/model/settings.ts";
 import { type Assignment, type JsonMap, parseAssignments, readings, readMapFile, textOf } from "./assignments.ts";
 import { type Command, defineCommand, usageError } from "./command.ts";
@@ -90,8 +91,9 @@ export const settingsHistory: Command = defineCommand({
   options: readOptions,
   async run({ values, sources, args: [service = ""] }) {
     checkNames(settingsHistory, service);
-    const schema = z.array(settingsSchema.extend({ at: z.string(), who: z.string() }));
-    const versions = await connectAtlas({ values, sources }).request(`${settingsPath(service)}/history`, { schema });
+    const versions = await connectAtlas({ values, sources }).request(`${settingsPath(service)}/history`, {
+      schema: settingsHistorySchema,
+    });
     answer(values.json, versions, () =>
       versions.length === 0
         ? "nothing was ever set"

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { type Instance, registrationFromPut } from "../core/model/instance.ts";
 import { definitionSchema } from "../core/model/service.ts";
 import { emptySnapshot, type Snapshot } from "../core/model/snapshot.ts";
-import type { AuditEntry } from "./audit.ts";
+import type { AuditEntry } from "../core/model/answers.ts";
 import { formatReport, report } from "./status.ts";
 
 const NOW = Date.parse("2026-01-02T12:00:00.000Z");

@@ -1,26 +1,15 @@
 // status: the whole realm on one screen. `report` is pure; everything it needs is read at once.
 import { z } from "zod";
 import { type Agent, agentSchema } from "../core/model/agent.ts";
+import { type AuditEntry, auditSchema, type Info, infoSchema } from "../core/model/answers.ts";
 import { type Instance, isUsable } from "../core/model/instance.ts";
 import type { Snapshot } from "../core/model/snapshot.ts";
-import { type AuditEntry, auditSchema } from "./audit.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { connectAtlas } from "./connection.ts";
 import { EXIT } from "./exit-codes.ts";
 import { readOptions, readSnapshot } from "./operator.ts";
 import { answer } from "./output.ts";
 import { formatAge, formatTable, paint, plural } from "./table.ts";
-
-/** `GET /v1/info`. */
-export const infoSchema = z.object({
-  realm: z.string(),
-  version: z.string(),
-  generation: z.int(),
-  revision: z.int(),
-  store: z.string(),
-  replicas: z.int(),
-  degraded: z.array(z.string()).default([]),
-});
 
 export const status: Command = defineCommand({
   name: "status",
@@ -62,7 +51,7 @@ export type Report = {
 
 /** Pure: what there is to say. @param now in ms since the epoch */
 export function report(
-  info: z.output<typeof infoSchema>,
+  info: Info,
   snapshot: Snapshot,
   agents: readonly Agent[],
   audit: readonly AuditEntry[],
@@ -78,7 +67,7 @@ export function report(
     generation: info.generation,
     revision: info.revision,
     replicas: info.replicas,
-    degraded: info.degraded,
+    degraded: info.degraded ?? [],
     hosts: {
       applied: agents.filter((agent) => agent.lag === 0 && agent.rejected.length === 0).length,
       total: agents.length,

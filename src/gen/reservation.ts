@@ -3,13 +3,12 @@ import { z } from "zod";
 import { type AtlasClient, AtlasProblem } from "../core/api/atlas-client.ts";
 import { readAnswer } from "../core/api/exchange.ts";
 import { errorCode, Fault } from "../core/lib/errors.ts";
-import { port } from "../core/model/names.ts";
+import { portSchema } from "../core/model/answers.ts";
 
 /** How long a question may take, in ms: one that finds out whether Atlas is there, and one to an Atlas that is. */
 const PATIENCE = { first: 2_000, later: 10_000 };
 
-const reservationSchema = z.object({ service: z.string(), port });
-export type Reservation = z.output<typeof reservationSchema>;
+export type Reservation = z.output<typeof portSchema>;
 
 /** What Atlas knows, or why it could not say: nobody is there, it refused (no token, degraded), it took too long. */
 export type Answer<T> =
@@ -46,7 +45,7 @@ export function isRegistered(atlas: AtlasClient, service: string): Promise<Answe
 
 /** Every reservation of the realm. */
 export function reservations(atlas: AtlasClient): Promise<Answer<readonly Reservation[]>> {
-  return ask(PATIENCE.later, (signal) => atlas.request("/v1/ports", { schema: z.array(reservationSchema), signal }));
+  return ask(PATIENCE.later, (signal) => atlas.request("/v1/ports", { schema: z.array(portSchema), signal }));
 }
 
 /** Reserves the service's port; `created` is false when the service had it already. */
@@ -63,7 +62,7 @@ export function reserve(
     });
     const answer = await readAnswer(
       response,
-      reservationSchema,
+      portSchema,
       "POST /v1/ports",
       (...refusal) => new AtlasProblem(...refusal),
     );
