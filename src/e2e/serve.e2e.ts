@@ -429,6 +429,16 @@ scenario("any command is served: its port in PORT, its output passed on, its end
   expect(fetch(url)).rejects.toThrow();
 });
 
+scenario("kill -9 of serve, or of serve --dev, takes along what it runs", async (world) => {
+  const command = await serveApp(world);
+  command.program.signal("SIGKILL");
+  await eventually("the command is gone", () => expect(fetch(command.url)).rejects.toThrow());
+  await write(world, identity);
+  const dev = await serve(world, ["identity", "--dev"]);
+  dev.program.signal("SIGKILL");
+  await eventually("the service is gone", () => expect(fetch(dev.url)).rejects.toThrow());
+});
+
 scenario("the status of a command is the status of serve", async (world) => {
   const dying = await serveApp(world);
   await fetch(`${dying.url}/die`);

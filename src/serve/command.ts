@@ -4,7 +4,7 @@ import { connect } from "node:net";
 import type { Subprocess } from "bun";
 import { createSidecarClient } from "../core/api/sidecar-client.ts";
 import { type Clock, systemClock } from "../core/lib/clock.ts";
-import { describeError, errorCode, Fault } from "../core/lib/errors.ts";
+import { errorCode, Fault } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
 import { listen } from "./listener.ts";
@@ -111,31 +111,49 @@ type Surroundings = {
   readonly router: string | undefined;
 };
 
-function spawn(config: CommandConfig, surroundings: Surroundings): Subprocess {
-  const { address, port, realm, router } = surroundings;
-  try {
-    return Bun.spawn([...config.command], {
-      cwd: config.directory,
+/**
+ * Becomes the program of its arguments, in the directory of its first one. Run by this very file as Bun, which asks the kernel to
+ * be killed when its parent dies (BUN_FEATURE_FLAG_NO_ORPHANS); on Linux that wish survives becoming another program.
+ */
+const BECOME = `
+const [directory, path, ...argv] = process.argv.slice(1);
+const { BUN_BE_BUN, BUN_FEATURE_FLAG_NO_ORPHANS, ...environment } = process.env;
+process.chdir(directory);
+process.execve(path, argv, environment);`;
+
+/** @throws Fault `command_failed` */
+function spawn(config: CommandConfig, { address, port, realm, router }: Surroundings): Subprocess {
+  const { command, directory, environment } = config;
+  const [name = ""] = command;
+  const path = Bun.which(name, { PATH: environment.PATH ?? "", cwd: directory });
+  if (path === null) {
+    throw new Fault({
+      code: "command_failed",
+      message: `${name} could not be started: there is no such program`,
+      hint: `Is it installed, executable, and on PATH? It is started in ${directory}.`,
+    });
+  }
+  // in / and told to read nothing: a bunfig.toml or .env of the service's directory is not for this step
+  return Bun.spawn(
+    [process.execPath, "--no-env-file", "--config=/dev/null", "-e", BECOME, directory, path, ...command],
+    {
+      cwd: "/",
       env: {
-        ...config.environment,
+        ...environment,
         PORT: String(port),
         SMARTSTACK_REALM: realm,
         SMARTSTACK_LISTEN: address,
         ...(router === undefined ? {} : { SMARTSTACK_ROUTER: router }),
+        BUN_BE_BUN: "1",
+        BUN_FEATURE_FLAG_NO_ORPHANS: "1",
       },
       stdin: "ignore",
       stdout: "inherit",
       stderr: "inherit",
       // a group of its own: Ctrl-C is for serve, which drains first, and a signal reaches what a shell has started, too
       detached: true,
-    });
-  } catch (error) {
-    throw new Fault({
-      code: "command_failed",
-      message: `${config.command[0] ?? ""} could not be started: ${describeError(error)}`,
-      hint: `Is it installed, and on PATH? It is started in ${config.directory}.`,
-    });
-  }
+    },
+  );
 }
 
 /** To the program and everything it started. */

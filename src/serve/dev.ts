@@ -57,7 +57,8 @@ export async function startDev(config: DevConfig, clock: Clock = systemClock): P
 
 function start({ command, environment }: DevConfig): Subprocess {
   return Bun.spawn([...command], {
-    env: environment,
+    // it ends with this process, however that ends
+    env: { ...environment, BUN_FEATURE_FLAG_NO_ORPHANS: "1" },
     stdin: "ignore",
     stdout: "inherit",
     stderr: "inherit",

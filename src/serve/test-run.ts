@@ -46,7 +46,8 @@ async function bundledPreload(): Promise<string> {
 async function run({ directory, arguments: given, environment, signal }: TestConfig, preload: string): Promise<number> {
   const child = Bun.spawn([process.execPath, "test", "--no-install", "--preload", preload, ...given], {
     cwd: resolve(directory),
-    env: { ...environment, BUN_BE_BUN: "1" },
+    // the tests, and what they start, end with this process, however that ends
+    env: { ...environment, BUN_BE_BUN: "1", BUN_FEATURE_FLAG_NO_ORPHANS: "1" },
     stdin: "inherit",
     stdout: "inherit",
     stderr: "inherit",
