@@ -438,17 +438,26 @@ describe("nothing is left behind", () => {
         return result.ok ? result.response.text().catch(() => undefined) : undefined;
       });
     await run(2_000);
-    Bun.gc(true);
-    const before = process.memoryUsage().heapUsed;
+    const before = await heapUsed();
     await run(8_000);
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    Bun.gc(true);
+    const after = await heapUsed();
     expect(listeners.count()).toBe(0);
     expect(client.stats("identity")).toMatchObject({ inFlight: 0, waiting: 0 });
-    expect(process.memoryUsage().heapUsed - before).toBeLessThan(5_000_000);
+    expect(after - before).toBeLessThan(5_000_000);
     // what the runtime keeps alive for the next request, and nothing that was cut short
     expect(server.open()).toBeLessThanOrEqual(100);
   }, 20_000);
+
+  /** The heap's size when nothing more can be collected, in bytes: finalizers need a turn or two. */
+  async function heapUsed(): Promise<number> {
+    const sizes: number[] = [];
+    for (let turn = 0; turn < 5; turn += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 30));
+      Bun.gc(true);
+      sizes.push(process.memoryUsage().heapUsed);
+    }
+    return Math.min(...sizes);
+  }
 
   /** A signal that lives for ever, and how many listeners it has. */
   function countListeners(): { signal: AbortSignal; count(): number } {
