@@ -15,6 +15,11 @@ const { values: wanted } = parseArgs({
 
 const directory = await mkdtemp(join(tmpdir(), "smartstack-demo-"));
 const started: Spawned[] = [];
+/** Those that the story kills itself. */
+const killed = new Set<Spawned>();
+/** Rejects when a program ends that should not. */
+const lost = Promise.withResolvers<never>();
+lost.promise.catch(() => undefined);
 let traffic: Traffic | undefined;
 let steps = 0;
 let ending: Promise<void> | undefined;
@@ -75,7 +80,8 @@ async function tell(): Promise<number> {
 
   step("Two new services");
   for (const name of ["identity", "dashboard"]) {
-    const made = await smartstack(["gen", name, "--dir", join(directory, name), "--atlas", atlas]);
+    const port = wanted["free-ports"] ? flags({ port: await freePort() }) : [];
+    const made = await smartstack(["gen", name, "--dir", join(directory, name), "--atlas", atlas, ...port]);
     note(made.stdout.trim().replaceAll("\n", "\n   "));
   }
   await copyFile(DASHBOARD, join(directory, "dashboard", "service.ts"));
@@ -110,6 +116,7 @@ async function tell(): Promise<number> {
   traffic = startTraffic(router);
   await during("nothing happens", () => Bun.sleep(STEADY_MS));
   await during(`kill -9 identity:${identityPort}`, async () => {
+    killed.add(first);
     first.signal("SIGKILL");
     await first.exited;
     await Bun.sleep(STEADY_MS);
@@ -174,7 +181,13 @@ function note(text: string): void {
 function start(name: string, args: readonly string[], options: Readonly<Record<string, string>>): Spawned {
   const program = spawn([BINARY, ...args, ...flags(options)], { name, cwd: directory });
   started.push(program);
+  void watchOver(program);
   return program;
+}
+
+async function watchOver(program: Spawned): Promise<void> {
+  const code = await program.exited;
+  if (ending === undefined && !killed.has(program)) lost.reject(new Error(`${program.name} ended with ${code}`));
 }
 
 async function smartstack(args: readonly string[]): Promise<{ stdout: string }> {
@@ -184,36 +197,30 @@ async function smartstack(args: readonly string[]): Promise<{ stdout: string }> 
   return done;
 }
 
-/** Resolves when a program answers 200; fails at once when it ended, with its own words. */
+/** Waits for something, and fails at once when a program ends that should not. */
+function waitFor(what: string, check: () => Promise<void>): Promise<void> {
+  return Promise.race([eventually(what, check, 15_000), lost.promise]);
+}
+
 async function ready(url: string): Promise<void> {
-  const program = started.at(-1);
-  const over = program?.exited.then((code) => {
-    throw new Error(`${program.name} ended with ${code}: ${program.output().trim()}`);
-  });
-  const up = eventually(`${url} is ready`, async () => {
+  await waitFor(`${url} is ready`, async () => {
     const response = await fetch(url);
     await response.text();
     if (response.status !== 200) throw new Error(`status ${response.status}`);
   });
-  over?.catch(() => undefined);
-  await (over === undefined ? up : Promise.race([up, over]));
 }
 
-async function usable(admin: string, service: string, wanted: number): Promise<void> {
-  await eventually(
-    `${service} has ${wanted} usable instances`,
-    async () => {
-      const why = (await (await fetch(`${admin}/v1/why/${service}`)).json()) as { usable?: number };
-      if (why.usable !== wanted) throw new Error(JSON.stringify(why));
-    },
-    15_000,
-  );
+async function usable(admin: string, service: string, instances: number): Promise<void> {
+  await waitFor(`${service} has ${instances} usable instances`, async () => {
+    const why = (await (await fetch(`${admin}/v1/why/${service}`)).json()) as { usable?: number };
+    if (why.usable !== instances) throw new Error(JSON.stringify(why));
+  });
 }
 
 /** Gives one instance of identity something to tell: each keeps its teams in memory. The pin is for canaries and tests. */
 async function addTeam(router: string, instance: string): Promise<void> {
   // a pin follows HAProxy's verdict on a server within a tenth of a second
-  await eventually(`${instance} takes a team`, async () => {
+  await waitFor(`${instance} takes a team`, async () => {
     const response = await fetch(`${router}/teams/core`, {
       method: "PUT",
       headers: { "runscope-service": "identity", "smartstack-instance": instance, "content-type": "application/json" },
