@@ -213,18 +213,21 @@ function show(raw: unknown): string {
 
 /**
  * Reads the environment and the file named by `--config` or SMARTSTACK_CONFIG, then resolves.
+ * @param issues what the command line itself had wrong, told together with the rest
  * @throws ConfigError
  */
 export function loadConfig<O extends Options>(
   options: O,
   flags: Given["flags"],
   configFlag: string | undefined,
+  issues: readonly ConfigIssue[] = [],
 ): Resolved<O> {
   const environment = process.env;
   const path = configFlag ?? (environment.SMARTSTACK_CONFIG || undefined);
-  if (path === undefined) return resolveConfig(options, { flags, environment });
+  if (path === undefined) return resolveConfig(options, { flags, environment, issues });
   const source = configFlag === undefined ? "environment SMARTSTACK_CONFIG" : "flag --config";
-  return resolveConfig(options, { flags, environment, ...readConfigText(path, source) });
+  const { file, issues: unreadable = [] } = readConfigText(path, source);
+  return resolveConfig(options, { flags, environment, file, issues: [...issues, ...unreadable] });
 }
 
 function readConfigText(path: string, source: string): Pick<Given, "file" | "issues"> {

@@ -166,9 +166,15 @@ describe("a command line that makes no sense ends with 2, says what is meant, an
     ["an unknown command of a group", ["settings", "gte"], "unknown command 'gte'"],
     ["an option in front of the command", ["--port", "5", "atlas"], "Options stand behind the command"],
     [
-      "unknown flags, all of them",
-      ["atlas", "--prot=5", "-z", "--zzz"],
-      "unknown flag --prot, did you mean --port?\nunknown flag -z\nunknown flag --zzz",
+      "unknown flags, all of them, and bad values with them",
+      ["atlas", "--prot=5", "-z", "--weight", "x", "--zzz", "value"],
+      [
+        "4 values are not usable; nothing was started",
+        "  prot (flag --prot): unknown flag --prot, did you mean --port?",
+        "  z (flag -z): unknown flag -z",
+        "  zzz (flag --zzz): unknown flag --zzz",
+        "  weight (flag --weight): must be",
+      ].join("\n"),
     ],
     ["a flag without its value at the end", ["atlas", "--port"], "'--port <PORT>' argument missing"],
     [

@@ -4,7 +4,7 @@ import { describeError, Fault } from "../core/lib/errors.ts";
 import { VERSION } from "../core/lib/version.ts";
 import { type Command, usageError } from "./command.ts";
 import type { CommandGroup } from "./commands.ts";
-import { ConfigError, flagOf, loadConfig, suggest } from "./config.ts";
+import { ConfigError, type ConfigIssue, flagOf, loadConfig, suggest } from "./config.ts";
 import { EXIT, type ExitCode, exitCodeOf } from "./exit-codes.ts";
 import { formatDefault, type Option } from "./options.ts";
 import { guardOutput, outputLost } from "./output.ts";
@@ -104,13 +104,16 @@ function addCommand(
     const { before, rest } = splitRest(argv);
     const given = built.opts<Record<string, unknown>>();
     const { args, switched } = splitSwitches(command, built.args);
-    checkArguments(command, args, rest);
+    const unknown = unknownFlags(command, args);
+    // the value of an unknown flag looks like an argument, so arguments say nothing then
+    if (unknown.length === 0) checkArguments(command, args, rest);
     checkFlagValues(command, before);
     const flags = Object.fromEntries(Object.keys(command.options).map((key) => [key, rawFlag(key, given)]));
     const { values, sources } = loadConfig(
       command.options,
       { ...flags, ...switched },
       typeof given.config === "string" ? given.config : undefined,
+      unknown,
     );
     onExit(await command.run({ values, sources, args, rest }));
   });
@@ -186,13 +189,19 @@ function knownFlags(command: Command): readonly string[] {
   return [...Object.keys(command.options).map(flagOf), "--config", "--help"];
 }
 
+function unknownFlags(command: Command, args: readonly string[]): readonly ConfigIssue[] {
+  const known = knownFlags(command);
+  return args
+    .filter((arg) => arg.startsWith("-") && arg !== "-")
+    .map((arg) => arg.replace(/=.*$/s, ""))
+    .map((flag) => ({
+      key: flag.replace(/^-+/, ""),
+      source: `flag ${flag}`,
+      message: `unknown flag ${flag}${suggest(flag, known)}`,
+    }));
+}
+
 function checkArguments(command: Command, args: readonly string[], rest: readonly string[] | undefined): void {
-  const unknown = args.filter((arg) => arg.startsWith("-") && arg !== "-");
-  if (unknown.length > 0) {
-    const known = knownFlags(command);
-    const named = unknown.map((arg) => arg.replace(/=.*$/s, ""));
-    throw usageError(command, named.map((flag) => `unknown flag ${flag}${suggest(flag, known)}`).join("\n"));
-  }
   const wanted = command.arguments ?? [];
   const missing = wanted.slice(args.length).filter(({ optional }) => !optional);
   if (missing.length > 0 && rest === undefined)
