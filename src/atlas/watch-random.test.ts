@@ -1,0 +1,139 @@
+// Random writes, and watchers that come, filter, vanish and resume at random: each must at every rest have exactly what the
+// registry has, by steps that follow one another.
+import { expect, test } from "bun:test";
+import { silentLogger } from "../core/lib/logger.ts";
+import { definitionSchema } from "../core/model/service.ts";
+import { applyDelta, deltaSchema, type Snapshot, snapshotSchema } from "../core/model/snapshot.ts";
+import type { Position } from "../core/model/position.ts";
+import { ACTOR, collect, createWorld, settle, type World } from "./fixture.ts";
+import { filterSnapshot } from "./watch-filter.ts";
+import { WatchHub } from "./watch-hub.ts";
+import type { Watcher } from "./watcher.ts";
+
+const SERVICES = ["a", "b", "c"];
+const STEPS = 1_500;
+
+/** Source: mulberry32, Tommy Ettinger. A seed, so that a failure can be had again. */
+function randomOf(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return (((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296) * below;
+  };
+}
+
+type Reader = {
+  readonly services: ReadonlySet<string> | undefined;
+  state: Snapshot | undefined;
+  stream:
+    | { readonly watcher: Watcher; readonly events: ReturnType<typeof collect>["events"]; read: number }
+    | undefined;
+};
+
+/** What a reader has that others may compare: its own memory of removals depends on when it came. */
+const comparable = ({ revision, services, instances }: Snapshot): unknown => ({
+  revision,
+  services: Object.entries(services).toSorted(([a], [b]) => (a < b ? -1 : 1)),
+  instances: instances.toSorted((a, b) => (a.id < b.id ? -1 : 1)),
+});
+
+test.each([1, 2, 3])(
+  "no watcher misses, repeats or invents a change (seed %d)",
+  async (seed) => {
+    const random = randomOf(seed);
+    const pick = <T>(from: readonly T[]): T => from[Math.floor(random(from.length))] as T;
+    const world = await createWorld();
+    const { registry, clock } = world;
+    // a log so short that some who return must begin anew
+    const options = {
+      registry,
+      clock,
+      logger: silentLogger,
+      agents: () => 0,
+      wantsAck: () => false,
+      log: { changes: 6 },
+    };
+    const hub = new WatchHub(options);
+    const readers = [undefined, undefined, ["a"], ["b", "c"], ["never"]].map((services): Reader => ({
+      services: services && new Set(services),
+      state: undefined,
+      stream: undefined,
+    }));
+    const writes: Promise<void>[] = [];
+    const seen = { snapshot: 0, delta: 0, heartbeat: 0 };
+
+    const follow = (reader: Reader): void => {
+      const { stream } = reader;
+      if (stream === undefined) return;
+      for (; stream.read < stream.events.length; stream.read += 1) {
+        const { event = "", data = "" } = stream.events[stream.read] ?? {};
+        if (stream.read === 0) seen[event as keyof typeof seen] += 1;
+        if (event === "snapshot") {
+          expect(stream.read).toBe(0);
+          reader.state = snapshotSchema.parse(JSON.parse(data));
+        } else if (event === "delta") {
+          const next = reader.state && applyDelta(reader.state, deltaSchema.parse(JSON.parse(data)));
+          expect([data, next === undefined]).toEqual([data, false]);
+          reader.state = next;
+        } else expect(JSON.parse(data)).toMatchObject({ revision: reader.state?.revision ?? -1 });
+      }
+    };
+    const open = (reader: Reader): void => {
+      const since: Position | undefined = random(5) < 1 ? undefined : reader.state;
+      const watcher = hub.open({ since, services: reader.services });
+      reader.stream = { watcher, events: collect(watcher.body).events, read: 0 };
+    };
+    const close = (reader: Reader): void => {
+      // what came until now was read; what is sent from now on is lost
+      follow(reader);
+      reader.stream?.watcher.end("the reader vanished");
+      reader.stream = undefined;
+    };
+
+    for (let step = 0; step < STEPS; step += 1) {
+      const doing = random(10);
+      if (doing < 5) writes.push(write(world, pick, random).catch(() => undefined));
+      else if (doing < 6) await settle();
+      else if (doing < 8) await clock.advance(Math.floor(random(30)));
+      else {
+        const reader = pick(readers);
+        if (reader.stream === undefined) open(reader);
+        else close(reader);
+      }
+      if (step % 25 > 0) continue;
+      await settle();
+      await clock.advance(20);
+      await settle();
+      for (const reader of readers) {
+        if (reader.stream === undefined) continue;
+        follow(reader);
+        expect(comparable(reader.state as Snapshot)).toEqual(
+          comparable(filterSnapshot(registry.snapshot(), reader.services)),
+        );
+      }
+    }
+    // it did try every way to come back
+    expect(Math.min(...Object.values(seen))).toBeGreaterThan(5);
+    hub.stop("the test is over");
+    await world.dispose();
+  },
+  30_000,
+);
+
+/** One write of any kind; a refusal is as good as another. */
+async function write(
+  { operations }: World,
+  pick: <T>(from: readonly T[]) => T,
+  random: (below: number) => number,
+): Promise<void> {
+  const service = pick(SERVICES);
+  const instance = pick(["x", "y", "z"]);
+  const kind = random(10);
+  if (kind < 4) await operations.putInstance(service, instance, { port: 1 + Math.floor(random(9)) }, ACTOR);
+  else if (kind < 6) await operations.deleteInstance(service, instance, undefined, ACTOR);
+  else if (kind < 8) await operations.patchInstance(service, instance, { enabled: random(2) < 1 }, ACTOR);
+  else if (kind < 9) await operations.putService(service, definitionSchema.parse({ owner: pick(["o", "p"]) }), ACTOR);
+  else await operations.deleteService(service, true, ACTOR);
+}
