@@ -96,7 +96,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const writer = createStateWriter(
     stateFile,
-    () => ({ view: state.heard ? state.view : undefined, locals: state.locals, agents: state.agents }),
+    () => ({
+      view: state.heard ? state.view : undefined,
+      locals: state.locals,
+      agents: state.agents,
+      disabled: state.disabled,
+    }),
     clock,
     logger,
   );

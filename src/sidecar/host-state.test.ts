@@ -2,6 +2,7 @@ import { expect, test } from "bun:test";
 import { applyDelta, type Delta } from "../core/model/snapshot.ts";
 import { instanceOf, snapshotOf } from "./fixture.ts";
 import { HostState } from "./host-state.ts";
+import { putLocal } from "./local-instance.ts";
 
 test("a realm grows at once and shrinks after ten minutes", () => {
   const state = new HostState("local", "here");
@@ -17,7 +18,7 @@ test("a realm grows at once and shrinks after ten minutes", () => {
 });
 
 test("a number from disk counts as just seen", () => {
-  const state = new HostState("local", "here", { view: undefined, locals: new Map(), agents: 9 });
+  const state = new HostState("local", "here", { view: undefined, locals: new Map(), agents: 9, disabled: new Set() });
   expect(state.countAgents(1, 5_000)).toBe(false);
   expect(state.countAgents(1, 605_000)).toBe(true);
 });
@@ -57,4 +58,35 @@ test("a delta and the snapshot it leads to are believed alike", () => {
   expect([...byDelta.view.holds.keys()]).toEqual(["identity/d:5000", "identity/e:5000", "identity/f:5000"]);
   for (const id of [...names, "identity/g:5000"]) expect(byDelta.seen(id)).toEqual(bySnapshot.seen(id));
   expect(byDelta.desired()).toEqual(bySnapshot.desired());
+});
+
+test("an operator's no outlives the instance's absence, until he says otherwise", () => {
+  const id = "identity/here:5000";
+  const registered = (revision: number, enabled: boolean) =>
+    snapshotOf(revision, [instanceOf(id, { enabled, agent: "here" })]);
+  const gone = (revision: number) => ({
+    ...snapshotOf(revision, []),
+    removed: [{ id, reason: "deregistered" as const, revision }],
+  });
+  const spec = { port: 5000, address: "10.0.0.1", weight: 100, zone: "", version: "", ttlMs: 30_000 };
+  const back = putLocal(undefined, "identity", "here:5000", spec, { host: "here", address: "10.0.0.1", zone: "" }, 0);
+  const enabled = (state: HostState): boolean | undefined => state.desired().instances[0]?.enabled;
+
+  const state = new HostState("local", "here");
+  state.take(registered(1, false), undefined, 0);
+  state.take(gone(2), undefined, 1);
+  // started again: Atlas has not answered yet, and this host remembers
+  state.locals.set(id, back);
+  expect(enabled(state)).toBe(false);
+  const next = new HostState("local", "here", {
+    view: state.view,
+    locals: state.locals,
+    agents: 1,
+    disabled: state.disabled,
+  });
+  expect(enabled(next)).toBe(false);
+
+  next.take(registered(3, true), undefined, 2);
+  next.take(gone(4), undefined, 3);
+  expect(enabled(next)).toBe(true);
 });

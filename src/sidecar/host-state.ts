@@ -16,6 +16,11 @@ export class HostState {
   readonly host: string;
   /** Own instances by id, those included that left and that Atlas may still have. */
   readonly locals: Map<string, LocalInstance>;
+  /**
+   * Own instances that an operator had disabled when the registry last spoke of them. One that is started again is routed
+   * before Atlas has answered, and must not take requests in between.
+   */
+  readonly disabled: Set<string>;
   #view: View;
   #heard: boolean;
   #agents: number;
@@ -24,9 +29,10 @@ export class HostState {
   #index = new Map<string, Instance>();
 
   /** @param kept what the last sidecar knew; undefined: this is the first */
-  constructor(realm: string, host: string, kept?: Pick<Kept, "view" | "locals" | "agents">) {
+  constructor(realm: string, host: string, kept?: Kept) {
     this.host = host;
     this.locals = new Map(kept?.locals);
+    this.disabled = new Set(kept?.disabled);
     this.#view = kept?.view ?? emptyView(emptySnapshot(realm));
     this.#heard = kept?.view !== undefined;
     this.#agents = kept?.agents ?? 1;
@@ -50,6 +56,10 @@ export class HostState {
     const { view, verdicts } = preserve(this.#view, this.#changeTo(next, delta), this.host, now);
     this.#view = view;
     this.#heard = true;
+    for (const { id, agent, enabled } of delta?.instances.put ?? next.instances) {
+      if (agent !== this.host || enabled) this.disabled.delete(id);
+      else this.disabled.add(id);
+    }
     return verdicts;
   }
 
@@ -102,7 +112,7 @@ export class HostState {
 
   /** What HAProxy should run. */
   desired(): Desired {
-    const { services, instances } = overlayLocal(routed(this.#view), this.locals.values(), this.host);
+    const { services, instances } = overlayLocal(routed(this.#view), this.locals.values(), this.host, this.disabled);
     return { services, instances, agents: this.agents };
   }
 

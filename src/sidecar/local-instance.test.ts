@@ -168,19 +168,24 @@ describe("what this host routes of its own instances", () => {
 
   test("an instance that Atlas has not seen is routed with the definition it published", () => {
     const local = put({ definition: { owner: "core" } });
-    const { services, instances } = overlayLocal(view, [local], "here");
+    const { services, instances } = overlayLocal(view, [local], "here", new Set());
     expect(services).toEqual({ identity: { ...defaultDefinition, owner: "core" } });
     expect(instances).toEqual([instanceOf("identity/here:5000", { address: "10.0.0.1", zone: "eu-1", healthy: null })]);
   });
 
   test("the operator's word is the registry's, health and draining are this host's", () => {
     const local = { ...checked(told(put(), 5), false), draining: true };
-    const { instances } = overlayLocal(echoed(5, { enabled: false, weight: 9, healthy: true }), [local], "here");
+    const { instances } = overlayLocal(
+      echoed(5, { enabled: false, weight: 9, healthy: true }),
+      [local],
+      "here",
+      new Set(),
+    );
     expect(instances[0]).toMatchObject({ enabled: false, weight: 9, healthy: false, draining: true });
   });
 
   test("an instance that left is not routed, whatever Atlas still says", () => {
-    expect(overlayLocal(echoed(5), [{ ...put(), left: "expired" }], "here").instances).toEqual([]);
+    expect(overlayLocal(echoed(5), [{ ...put(), left: "expired" }], "here", new Set()).instances).toEqual([]);
   });
 
   test("the registry's definition stands, and everything else is untouched", () => {
@@ -190,6 +195,7 @@ describe("what this host routes of its own instances", () => {
       { services: { identity: custom }, instances: [other] },
       [put({ definition: {} })],
       "here",
+      new Set(),
     );
     expect(services.identity).toEqual(custom);
     expect(instances[0]).toBe(other);

@@ -178,8 +178,14 @@ type Routed = { readonly services: Readonly<Record<string, Definition>>; readonl
 /**
  * What this host routes: the registry's view with its own instances as they are here and now, known to Atlas or not. The
  * operator's word (`enabled`) stays the registry's.
+ * @param disabled ids that the registry last said were disabled: it counts while the registry does not have them
  */
-export function overlayLocal(view: Routed, locals: Iterable<LocalInstance>, host: string): Routed {
+export function overlayLocal(
+  view: Routed,
+  locals: Iterable<LocalInstance>,
+  host: string,
+  disabled: ReadonlySet<string>,
+): Routed {
   const own = new Map<string, LocalInstance>();
   for (const local of locals) own.set(local.id, local);
   if (own.size === 0) return view;
@@ -192,7 +198,11 @@ export function overlayLocal(view: Routed, locals: Iterable<LocalInstance>, host
   const undefinedServices: Record<string, Definition> = {};
   for (const local of own.values()) {
     if (local.left !== undefined) continue;
-    instances.push(localAsInstance(local, seen.get(local.id), host));
+    const known = seen.get(local.id);
+    instances.push({
+      ...localAsInstance(local, known, host),
+      enabled: known?.enabled ?? !disabled.has(local.id),
+    });
     if (!Object.hasOwn(view.services, local.service)) {
       undefinedServices[local.service] ??= local.definition ?? defaultDefinition;
     }
@@ -201,7 +211,7 @@ export function overlayLocal(view: Routed, locals: Iterable<LocalInstance>, host
   return { services: complete ? view.services : { ...view.services, ...undefinedServices }, instances };
 }
 
-function localAsInstance(local: LocalInstance, seen: Instance | undefined, host: string): Instance {
+function localAsInstance(local: LocalInstance, seen: Instance | undefined, host: string): Omit<Instance, "enabled"> {
   // what an operator changed in the registry stands, unless the instance has just said something newer
   const registry = local.unsent ? undefined : seen;
   return {
@@ -211,7 +221,6 @@ function localAsInstance(local: LocalInstance, seen: Instance | undefined, host:
     host: parseInstanceName(local.instance)?.host ?? local.instance,
     address: local.spec.address,
     port: local.spec.port,
-    enabled: seen?.enabled ?? true,
     healthy: local.health.healthy,
     draining: local.draining || (registry?.draining ?? false),
     weight: registry?.weight ?? local.spec.weight,

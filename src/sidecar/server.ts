@@ -29,6 +29,8 @@ export function serveTcp({ host, port }: Address, handle: Handler): Server {
       idleTimeout: IDLE_S,
       maxRequestBodySize: MAX_BODY_BYTES,
       development: false,
+      // Bun sets it together with `development: false`, and a second process would bind a busy port
+      reusePort: false,
       fetch: handle,
     });
   } catch (error) {

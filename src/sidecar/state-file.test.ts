@@ -30,7 +30,7 @@ const local = putLocal(
   { host: "here", address: "10.0.0.1", zone: "" },
   0,
 );
-const kept: Kept = { view, locals: new Map([[local.id, local]]), agents: 3 };
+const kept: Kept = { view, locals: new Map([[local.id, local]]), agents: 3, disabled: new Set([local.id]) };
 
 async function write(): Promise<void> {
   const writer = createStateWriter(path, () => kept, clock, silentLogger);

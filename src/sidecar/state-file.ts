@@ -28,6 +28,8 @@ export type Kept = {
   readonly locals: ReadonlyMap<string, LocalInstance>;
   /** How many agents the realm had: HAProxy's checks depend on it, and a guess would cost a reload. */
   readonly agents: number;
+  /** See `HostState.disabled`. */
+  readonly disabled: ReadonlySet<string>;
 };
 
 const holdSchema = z.object({
@@ -62,16 +64,18 @@ const fileSchema = z.object({
   remembered: z.record(z.string(), readDefinitionSchema),
   locals: z.array(localSchema),
   agents: z.int().min(0).default(1),
+  disabled: z.array(z.string()).default([]),
 });
 type File = z.input<typeof fileSchema>;
 
-function encode({ view, locals, agents }: Kept): string {
+function encode({ view, locals, agents, disabled }: Kept): string {
   const file: File = {
     format: 1,
     snapshot: view?.snapshot as File["snapshot"],
     holds: [...(view?.holds.values() ?? [])],
     remembered: view?.remembered ?? {},
     agents,
+    disabled: [...disabled],
     locals: [...locals.values()].map(
       ({ id, service, instance, spec, unsent, definition, ttlMs, draining, health, left }) => {
         const { healthy } = health;
@@ -103,7 +107,12 @@ function decode(text: string, realm: string, now: number): Kept {
     health: { ...unchecked, healthy, proven: healthy === true },
     written: undefined,
   }));
-  return { view, locals: new Map(locals.map((local) => [local.id, local])), agents: file.agents };
+  return {
+    view,
+    locals: new Map(locals.map((local) => [local.id, local])),
+    agents: file.agents,
+    disabled: new Set(file.disabled),
+  };
 }
 
 /**
