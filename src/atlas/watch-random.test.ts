@@ -103,7 +103,7 @@ test.each([1, 2, 3])(
         else close(reader);
       }
       if (step % 25 > 0) continue;
-      await settle();
+      await Promise.all(writes.splice(0));
       await clock.advance(20);
       await settle();
       for (const reader of readers) {
