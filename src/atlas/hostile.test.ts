@@ -99,6 +99,21 @@ test("a caller that goes away in the middle of its body writes nothing and is no
   expect(errors).toEqual([]);
 });
 
+test("a web page of elsewhere is refused, whatever it calls this address", async () => {
+  const asked = async (origin: string): Promise<unknown> => {
+    const response = await fetch(new URL("/v1/services/page", atlas.url), {
+      method: "PUT",
+      headers: { ...json, origin },
+      body: "{}",
+    });
+    return [response.status, ((await response.json()) as { code?: string }).code];
+  };
+  for (const origin of ["http://evil.example:7400", "https://localhost.evil.example", "null", "http://10.0.0.1"])
+    expect([origin, await asked(origin)]).toEqual([origin, [403, "forbidden"]]);
+  for (const origin of ["http://localhost:3000", "http://127.0.0.1:7400", "http://[::1]:7400"])
+    expect([origin, await asked(origin)]).toEqual([origin, [expect.any(Number), undefined]]);
+});
+
 test("a path without the name at its end is no path", async () => {
   const response = await fetch(new URL("/v1/services/", atlas.url));
   expect([response.status, response.headers.get("allow")]).toEqual([404, null]);

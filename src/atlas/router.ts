@@ -4,6 +4,7 @@ import { Hono } from "hono";
 import type { z } from "zod";
 import { problemOf, ProblemFault, requestIdOf, withUrl } from "../core/lib/http.ts";
 import type { ProblemCode } from "../core/lib/problem.ts";
+import { isLoopback } from "../core/model/names.ts";
 import { readBody } from "./body.ts";
 
 type Method = "GET" | "PUT" | "POST" | "PATCH" | "DELETE";
@@ -108,6 +109,7 @@ export function createRouter({ routes, onBug, onAnswer }: RouterOptions): Respon
     const matched: { path?: string } = {};
     let response: Response;
     try {
+      refusePages(request.headers.get("origin"));
       response = await app.fetch(withUrl(request), { peer, matched });
       response.headers.set("x-request-id", requestId);
     } catch (error) {
@@ -116,6 +118,16 @@ export function createRouter({ routes, onBug, onAnswer }: RouterOptions): Respon
     onAnswer(request.method, matched.path, response.status, (performance.now() - started) / 1_000);
     return response;
   };
+}
+
+/**
+ * Keeps web pages out: one that somebody opens on this machine can give loopback a name of its own (DNS rebinding), and would
+ * then be asked for nothing. Browsers send Origin with every write; programs do not.
+ */
+function refusePages(origin: string | null): void {
+  if (origin === null) return;
+  const host = URL.canParse(origin) ? new URL(origin).hostname.replaceAll(/[[\]]/g, "") : "";
+  if (!isLoopback(host)) throw new ProblemFault("forbidden", `pages of ${origin} may not ask Atlas`);
 }
 
 function honoPath(path: string): string {

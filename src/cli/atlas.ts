@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { isLoopback } from "../core/model/names.ts";
 import { defineCommand } from "./command.ts";
 import { ConfigError, formatSource } from "./config.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -54,7 +55,3 @@ export const atlas = defineCommand({
     return EXIT.done;
   },
 });
-
-function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
-}

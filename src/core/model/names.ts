@@ -29,6 +29,11 @@ export const label = z
   .max(100)
   .regex(/^[A-Za-z0-9._+:/-]*$/, "letters, digits and . _ + : / - only");
 
+/** True for names and addresses that mean this machine only. An IPv6 address without brackets. */
+export function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
+}
+
 export const port = z.int().min(1).max(65_535);
 
 /**
