@@ -238,6 +238,7 @@ scenario("a new service costs a reload that says why and loses nothing", async (
   const traffic = load(port, identity, 16);
   await Bun.sleep(100);
   const first = await proxy.apply(desired({ identity: {}, ads: {} }, instances));
+  const firstDone = Date.now();
   expect(first).toEqual({ rejected: [], reloaded: true, reasons: ['service "ads" added'] });
   expect(await workerOf(options.directory)).not.toBe(worker);
   // what the file cannot say, the sidecar said again
@@ -247,7 +248,6 @@ scenario("a new service costs a reload that says why and loses nothing", async (
     ["host001:5000", "UP", 100],
     ["host002:5000", "DRAIN", 100],
   ]);
-  const start = Date.now();
   const second = await proxy.apply(
     desired({ identity: { timeouts: { requestMs: 5_000 }, description: "who is who" } }, instances),
   );
@@ -255,7 +255,7 @@ scenario("a new service costs a reload that says why and loses nothing", async (
     'service "identity" changed: timeouts.requestMs 30000 → 5000',
     'service "ads" removed',
   ]);
-  expect(Date.now() - start).toBeGreaterThan(1_000);
+  expect(Date.now() - firstDone).toBeGreaterThan(1_900);
   const { sent, failures } = await traffic.stop();
   expect(failures).toEqual([]);
   expect(sent).toBeGreaterThan(200);
@@ -304,7 +304,8 @@ scenario("a drain that comes with a reload holds at once, also on the worker tha
   for (const connection of idle) await connection.send(identity);
   const start = Date.now();
   expect((await proxy.apply(state({ identity: {}, ads: {} }, true))).reloaded).toBe(true);
-  expect(Date.now() - start).toBeLessThan(2_000);
+  // it would be five seconds and more if the old worker had to be waited for
+  expect(Date.now() - start).toBeLessThan(4_500);
   const before = b.requests();
   for (const connection of idle) {
     expect(connection.open).toBe(true);
