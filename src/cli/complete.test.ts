@@ -117,34 +117,47 @@ describe("the scripts", () => {
 });
 
 describe("a real bash", () => {
-  // the line as bash cuts it: = is a word of its own
-  async function bash(...line: string[]): Promise<string[]> {
+  /** What it offers for each line; a line is cut as bash does it: = is a word of its own. */
+  async function bash(...lines: string[][]): Promise<string[][]> {
     const directory = mkdtempSync(join(tmpdir(), "smartstack-bash-"));
     try {
       writeFileSync(join(directory, "some file.yaml"), "");
       const program = `${process.execPath} ${join(import.meta.dir, "../main.ts")}`;
-      const quoted = line.map((word) => `'${word}'`).join(" ");
+      const complete = (line: string[]): string => `
+        COMP_WORDS=(smartstack ${line.map((word) => `'${word}'`).join(" ")}); COMP_CWORD=${line.length}
+        _smartstack
+        printf '%s\\n' "\${COMPREPLY[@]}" -- `;
       const script = `
         smartstack() { ${program} "$@"; }
         eval "$(smartstack completion bash)"
-        COMP_WORDS=(smartstack ${quoted}); COMP_CWORD=${line.length}
-        _smartstack
-        printf '%s\\n' "\${COMPREPLY[@]}"`;
+        ${lines.map(complete).join("\n")}`;
       const { exitCode, stdout, stderr } = await Bun.$`bash --norc -c ${script}`.cwd(directory).quiet().nothrow();
       expect([exitCode, stderr.toString()]).toEqual([0, ""]);
-      return stdout.toString().split("\n").filter(Boolean);
+      const offers = stdout.toString().split("--\n").slice(0, -1);
+      return offers.map((offer) => offer.split("\n").filter(Boolean));
     } finally {
       rmSync(directory, { recursive: true });
     }
   }
 
   test("completes commands, flags, values and files", async () => {
-    expect(await bash("sett")).toEqual(["settings"]);
-    expect(await bash("settings", "g")).toEqual(["get"]);
-    expect(await bash("atlas", "--log-l")).toEqual(["--log-level"]);
-    expect(await bash("atlas", "--log-level", "d")).toEqual(["debug"]);
-    expect(await bash("atlas", "--log-level", "=", "d")).toEqual(["debug"]);
-    expect(await bash("atlas", "--log-level", "=")).toEqual(["trace", "debug", "info", "warn", "error"]);
-    expect(await bash("define", "x", "--file", "so")).toEqual(["some file.yaml"]);
+    const offers = await bash(
+      ["sett"],
+      ["settings", "g"],
+      ["atlas", "--log-l"],
+      ["atlas", "--log-level", "d"],
+      ["atlas", "--log-level", "=", "d"],
+      ["atlas", "--log-level", "="],
+      ["define", "x", "--file", "so"],
+    );
+    expect(offers).toEqual([
+      ["settings"],
+      ["get"],
+      ["--log-level"],
+      ["debug"],
+      ["debug"],
+      ["trace", "debug", "info", "warn", "error"],
+      ["some file.yaml"],
+    ]);
   });
 });

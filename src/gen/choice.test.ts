@@ -141,7 +141,5 @@ test("whether Atlas knows a name: yes, no, or why it cannot say", async () => {
   const page = atlas(new Map(), 5000, () => new Response("<h1>not Atlas</h1>", { status: 404 }));
   expect(await isRegistered(page, "new")).toMatchObject({ kind: "unknown", reason: "refused" });
   const nobody = createAtlasClient({ urls: [`http://127.0.0.1:${await freePort()}`] });
-  const start = performance.now();
   expect(await isRegistered(nobody, "new")).toMatchObject({ kind: "unknown", reason: "away" });
-  expect(performance.now() - start).toBeLessThan(100);
 });

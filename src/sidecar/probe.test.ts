@@ -11,7 +11,7 @@ const http = Bun.serve({
   async fetch(request) {
     const { pathname } = new URL(request.url);
     requests.push({ host: request.headers.get("host"), path: pathname });
-    if (pathname === "/slow") await Bun.sleep(2_000);
+    if (pathname === "/never") await new Promise(() => undefined);
     return new Response("", { status: Number(pathname.slice(1)) || 200, headers: { location: "/elsewhere" } });
   },
 });
@@ -42,9 +42,7 @@ test("an HTTP check asks the definition's path with a Host, and 2xx and 3xx pass
 });
 
 test("an HTTP check fails when the answer takes longer than its timeout", async () => {
-  const started = performance.now();
-  expect((await ask(http.port!, path("/slow", 100))).passed).toBe(false);
-  expect(performance.now() - started).toBeLessThan(1_000);
+  expect((await ask(http.port!, path("/never", 100))).passed).toBe(false);
 });
 
 test("an HTTP check fails on a server that accepts and says nothing", async () => {

@@ -1,4 +1,4 @@
-import { afterEach, expect, test } from "bun:test";
+import { afterAll, afterEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
@@ -13,6 +13,8 @@ afterEach(async () => {
   await new Promise((resolve) => (server === undefined ? resolve(undefined) : server.close(resolve)));
   rmSync(socket, { force: true });
 });
+
+afterAll(() => rmSync(directory, { recursive: true }));
 
 /** A master that answers like HAProxy 2.6 and closes when `answer` returns undefined. */
 function master(answer: (command: string) => string | undefined): Promise<void> {
