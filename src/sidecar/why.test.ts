@@ -81,7 +81,12 @@ test("a held instance says what is doubted, what the probe says, and for how lon
 test("own instances say what this host's check said, and what Atlas has against them", () => {
   const host = { host: "here", address: "10.0.0.1", zone: "" };
   const local = putLocal(undefined, "identity", "here:5000", putLocalSchema.parse({ port: 5000 }), host, NOW);
-  const state = new HostState("local", "here", { view: undefined, locals: new Map([[local.id, local]]), agents: 1, disabled: new Set() });
+  const state = new HostState("local", "here", {
+    view: undefined,
+    locals: new Map([[local.id, local]]),
+    agents: 1,
+    disabled: new Set(),
+  });
   const answer = why(state, [server("here:5000", "UP", "")], {
     connected: false,
     said: () => "check 200, 1 ms",
