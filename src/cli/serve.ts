@@ -151,7 +151,7 @@ async function serveAnyCommand({ values, sources }: ServeInvocation, located: Lo
     logger: createLogger({ name: manifest.name, level: values.logLevel, format: values.logFormat }),
   };
   let exitCode: Promise<number> = Promise.resolve(EXIT.failed);
-  await runProgram(
+  const fault = await runProgram(
     async () => {
       const running = await startCommand(config);
       ({ exitCode } = running);
@@ -159,8 +159,9 @@ async function serveAnyCommand({ values, sources }: ServeInvocation, located: Lo
     },
     { onHurry: (running) => running.kill() },
   );
-  // the status of the command is the status of serve, as with any wrapper
-  process.exit(await exitCode);
+  // the status of the command is the status of serve, as with any wrapper, unless serve itself gave up
+  const code = await exitCode;
+  process.exit(fault !== undefined && code === EXIT.done ? EXIT.failed : code);
 }
 
 async function serveDev(directory: string): Promise<ExitCode> {

@@ -13,11 +13,12 @@ type Realm = {
 };
 
 /** @param address of this host, as others reach it */
-async function realm(world: World, address = "127.0.0.1"): Promise<Realm> {
+async function realm(world: World, address = "127.0.0.1", name = "local"): Promise<Realm> {
   const [atlasPort, bind, admin] = [await world.port(), await world.port(), await world.port()];
   const atlas = `http://127.0.0.1:${atlasPort}`;
   const stateDir = join(world.directory, "state");
-  world.spawn([BINARY, "atlas", "--listen", `127.0.0.1:${atlasPort}`, "--data-dir", join(world.directory, "atlas")], {
+  const data = join(world.directory, "atlas");
+  world.spawn([BINARY, "atlas", "--listen", `127.0.0.1:${atlasPort}`, "--realm", name, "--data-dir", data], {
     name: "atlas",
   });
   await eventually("Atlas is ready", async () => expect((await fetch(`${atlas}/readyz`)).status).toBe(200));
@@ -33,6 +34,8 @@ async function realm(world: World, address = "127.0.0.1"): Promise<Realm> {
           "--stop-haproxy",
           "--atlas",
           atlas,
+          "--realm",
+          name,
           "--host",
           "host001",
           "--address",
@@ -204,6 +207,43 @@ scenario(
     await registered(host.atlas, [port]);
     expect(await service.stop()).toBe(0);
     expect(await instances(host.atlas)).toEqual([]);
+  },
+);
+
+scenario(
+  "a service that guessed its realm before its sidecar was there ends, so that its supervisor starts it right",
+  async (world) => {
+    await writeService(world);
+    const host = await realm(world, "127.0.0.2", "prod");
+    const [port, other] = [await world.port(), await world.port()];
+    const service = serve(world, host, port);
+    const command = world.spawn(
+      [BINARY, "serve", "--name", "billing", "--port", String(other), "--sidecar", host.socket].concat([
+        "--healthcheck",
+        "/",
+        "--",
+        "python3",
+        "-m",
+        "http.server",
+        String(other),
+        "--bind",
+        "127.0.0.1",
+      ]),
+    );
+    await eventually("both say that they are alone", () => {
+      expect(service.output()).toContain("could not reach the sidecar");
+      expect(command.output()).toContain("could not reach the sidecar");
+    });
+    host.startSidecar();
+    expect(await service.exited).toBe(1);
+    expect(await command.exited).toBe(1);
+    for (const program of [service, command])
+      expect(program.output()).toContain("with the realm local; the sidecar's is prod, so this ends");
+    expect(await instances(host.atlas)).toEqual([]);
+    // at once, as after a reboot: while the sidecar is starting it is waited for
+    serve(world, host, port);
+    await registered(host.atlas, [port]);
+    expect((await fetch(`http://127.0.0.2:${port}/livez`)).status).toBe(200);
   },
 );
 

@@ -7,6 +7,7 @@ import { type Clock, systemClock } from "../core/lib/clock.ts";
 import { errorCode, Fault } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
+import { assume, contradiction, firstWord } from "./first-word.ts";
 import { listen } from "./listener.ts";
 import type { Manifest } from "./manifest.ts";
 import { Registration } from "./registration.ts";
@@ -42,9 +43,10 @@ const TERM_MS = 10_000;
 export async function startCommand(config: CommandConfig, clock: Clock = systemClock): Promise<RunningCommand> {
   const { manifest, logger } = config;
   const sidecar = createSidecarClient({ socket: config.sidecar });
-  const info = await sidecar.info().catch(() => undefined);
-  const realm = config.realm ?? info?.realm ?? "local";
-  const address = config.listen ?? info?.address ?? "127.0.0.1";
+  const info = await firstWord(sidecar, clock);
+  const assumedRealm = assume(config.realm, info?.realm, "local");
+  const assumedAddress = assume(config.listen, info?.address, "127.0.0.1");
+  const [realm, address] = [assumedRealm.value, assumedAddress.value];
   const port = await freePort(address, config.port);
   const child = spawn(config, { address, port, realm, router: info?.router });
   logger.info(
@@ -52,6 +54,7 @@ export async function startCommand(config: CommandConfig, clock: Clock = systemC
     `${manifest.name} started: ${config.command.join(" ")} (port ${port}, realm ${realm})`,
   );
 
+  const tooEarly = Promise.withResolvers<Fault>();
   const registration = new Registration({
     service: manifest.name,
     port,
@@ -63,6 +66,14 @@ export async function startCommand(config: CommandConfig, clock: Clock = systemC
     sidecar,
     clock,
     logger,
+    onInfo: (sidecar) => {
+      const fault =
+        contradiction("realm", assumedRealm, sidecar.realm) ??
+        contradiction("address", assumedAddress, sidecar.address);
+      if (fault === undefined) return;
+      tooEarly.resolve(fault);
+      throw fault;
+    },
   });
   const gone = new AbortController();
   const { promise: ended, resolve: end } = Promise.withResolvers<Fault | undefined>();
@@ -87,7 +98,7 @@ export async function startCommand(config: CommandConfig, clock: Clock = systemC
     return code;
   });
 
-  const shutDown = async (): Promise<void> => {
+  const shutDown = async (reason?: Fault): Promise<void> => {
     gone.abort();
     await registered;
     await registration.drain();
@@ -99,8 +110,9 @@ export async function startCommand(config: CommandConfig, clock: Clock = systemC
     await child.exited;
     cancel();
     await registration.leave();
-    end(undefined);
+    end(reason);
   };
+  void tooEarly.promise.then((fault) => (stopping ??= shutDown(fault)));
   return { port, exitCode, ended, stop: () => (stopping ??= shutDown()), kill: () => signalGroup(child, "SIGKILL") };
 }
 

@@ -2,7 +2,7 @@
 // is away. An instance never fails because its sidecar does.
 import { fullJitter } from "../core/lib/backoff.ts";
 import type { Clock } from "../core/lib/clock.ts";
-import { describeError, Fault } from "../core/lib/errors.ts";
+import { describeError, errorCode, Fault } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { SidecarClient } from "../core/api/sidecar-client.ts";
 import type { SidecarInfo } from "../core/model/local.ts";
@@ -24,12 +24,15 @@ export type RegistrationOptions = {
   readonly address: string | undefined;
   readonly version: string;
   readonly definition: Definition;
-  /** The sidecar of another realm is refused. Undefined: whatever realm the sidecar is of. */
+  /** The sidecar of another realm is refused. */
   readonly realm: string;
   readonly sidecar: SidecarClient;
   /** How the instance is found while there is no sidecar, as a sentence: told with the first trouble. */
   readonly alone?: string | undefined;
-  /** Called whenever the sidecar was reached and before it is told: the service may have to listen on the agent's address. */
+  /**
+   * Called whenever the sidecar was reached and before its realm is looked at and it is told: the service may have to listen on
+   * the agent's address. What it throws is a reason not to register.
+   */
   readonly onInfo?: (info: SidecarInfo) => void;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -128,7 +131,8 @@ export class Registration {
       const failures = this.#state.kind === "absent" ? this.#state.failures + 1 : 1;
       this.#state = { kind: "absent", failures, instance: this.#state.instance };
       const { alone } = this.#options;
-      const first = this.#state.instance === undefined ? [alone] : [];
+      const ends = errorCode(error) === "started_too_early";
+      const first = this.#state.instance === undefined && !ends ? [alone] : [];
       const hint = error instanceof Fault ? [error.hint] : [];
       const sentences = [describeError(error), ...hint, ...first].filter((part) => part !== undefined);
       this.#tell(sentences.map((sentence) => sentence.replace(/\.$/, "")).join(". "));
@@ -141,8 +145,8 @@ export class Registration {
     let { instance } = this.#state;
     if (first || instance === undefined) {
       const info = await sidecar.info();
-      if (info.realm !== realm) throw foreignRealm(info.realm, realm);
       onInfo?.(info);
+      if (info.realm !== realm) throw foreignRealm(info.realm, realm);
       instance = instanceName(host ?? info.host, port);
     }
     const written = await sidecar.put(service, instance, {

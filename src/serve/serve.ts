@@ -12,6 +12,7 @@ import { Application } from "../core/service/application.ts";
 import type { ResolvedConfig } from "../core/service/config.ts";
 import type { SmartService } from "../core/service/smart-service.ts";
 import { adoptSurroundings } from "../core/service/surroundings.ts";
+import { assume, contradiction, firstWord } from "./first-word.ts";
 import { listen, type Listener } from "./listener.ts";
 import { whereFrom } from "./load.ts";
 import { type LogsConfig, openLogs, type ServiceLogs } from "./logs.ts";
@@ -44,6 +45,11 @@ export interface RunningService extends Running {
   lastWords(error: unknown, event: string): void;
 }
 
+/** `ended` tells the reason of a stop that nobody from outside asked for. */
+interface Stoppable extends RunningService {
+  stop(reason?: Fault): Promise<void>;
+}
+
 /** How long answers carry `Connection: close` before the port is closed, when requests keep coming, in ms. */
 const CLOSING_MS = 1_000;
 /** Nothing came for so long: nobody holds a connection he still uses, in ms. */
@@ -55,8 +61,9 @@ const QUIET_MS = 250;
  */
 export async function startServe(config: ServeConfig, clock: Clock = systemClock): Promise<RunningService> {
   const sidecar = createSidecarClient({ socket: config.sidecar });
-  const info = await sidecar.info().catch(() => undefined);
-  const realm = config.realm ?? info?.realm ?? "local";
+  const info = await firstWord(sidecar, clock);
+  const assumed = assume(config.realm, info?.realm, "local");
+  const realm = assumed.value;
   adoptSurroundings({ realm, router: info?.router });
   const logs = openLogs(config.service.name, config.logs, clock);
   let application: Application | undefined;
@@ -72,6 +79,7 @@ export async function startServe(config: ServeConfig, clock: Clock = systemClock
     await logs.close();
     throw error;
   }
+  const tooEarly = Promise.withResolvers<Fault>();
   const registration = new Registration({
     service: config.service.name,
     port: listener.port,
@@ -84,7 +92,13 @@ export async function startServe(config: ServeConfig, clock: Clock = systemClock
     clock,
     logger: logs.logger,
     alone: aloneHint(config.service.name, realm, listener.port),
-    onInfo: ({ address, router }) => {
+    onInfo: ({ address, router, realm: theirs }) => {
+      const fault = contradiction("realm", assumed, theirs);
+      if (fault !== undefined) {
+        tooEarly.resolve(fault);
+        throw fault;
+      }
+      if (theirs !== realm) return;
       adoptSurroundings({ realm, router });
       if (config.listen === undefined) listener.add(address);
     },
@@ -93,7 +107,9 @@ export async function startServe(config: ServeConfig, clock: Clock = systemClock
     `${config.service.name} answers on http://${listener.addresses[0] ?? ""}:${listener.port} (realm ${realm})`,
   );
   await registration.start();
-  return running(application, listener, registration, logs, clock);
+  const service = running(application, listener, registration, logs, clock);
+  void tooEarly.promise.then((fault) => service.stop(fault));
+  return service;
 }
 
 async function startApplication(
@@ -128,10 +144,10 @@ function running(
   registration: Registration,
   logs: ServiceLogs,
   clock: Clock,
-): RunningService {
+): Stoppable {
   let ending: Promise<void> | undefined;
   const { promise: ended, resolve: end } = Promise.withResolvers<Fault | undefined>();
-  const shutDown = async (): Promise<void> => {
+  const shutDown = async (reason?: Fault): Promise<void> => {
     application.phase = "draining";
     await registration.drain();
     application.phase = "closing";
@@ -142,12 +158,12 @@ function running(
     await registration.leave();
     logs.logger.info("stopped");
     await logs.close();
-    end(undefined);
+    end(reason);
   };
   return {
     port: listener.port,
     ended,
-    stop: () => (ending ??= shutDown()),
+    stop: (reason?: Fault) => (ending ??= shutDown(reason)),
     reopenLogs: () => logs.reopen(),
     lastWords(error, event) {
       logs.logger.fatal({ err: error }, `the service failed outside of a request (${event}); it ends`);
