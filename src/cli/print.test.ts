@@ -67,6 +67,16 @@ describe("a unit", () => {
     });
   }
 
+  test("runs as root nowhere, and gives each service a user of its own", () => {
+    for (const unit of Object.values(UNITS)) {
+      const text = file(`config/systemd/${unit}.service`);
+      expect(text).toMatch(/^CapabilityBoundingSet=$/m);
+      expect(text).toMatch(/^(DynamicUser=yes|User=smartstack)$/m);
+    }
+    // without it systemd calls the user of every instance by the name of the template: all services would share one
+    expect(file("config/systemd/smartstack-serve@.service")).toMatch(/^User=svc-%i$/m);
+  });
+
   test("of the sidecar leaves HAProxy alone when the sidecar ends", () => {
     expect(file("config/systemd/smartstack-sidecar.service")).toMatch(/^KillMode=process$/m);
     expect(file("config/systemd/smartstack-sidecar.service")).not.toMatch(/^PrivateTmp=/m);

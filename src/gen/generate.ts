@@ -199,9 +199,16 @@ export function placeholders(name: string, port: number): Placeholders {
   };
 }
 
-/** The unit of config/, for this one service: it begins behind the comment that is about the file itself. */
+/** Linux takes 31 characters as a user's name. */
+const LONGEST_USER = 31;
+
+/**
+ * The unit of config/, for this one service: it begins behind the comment that is about the file itself. Without `User=`, which
+ * a long name has no room for, systemd makes up a name of its own for the user.
+ */
 function unitOf(name: string): string {
-  return serveUnit.slice(serveUnit.indexOf("[Unit]")).replaceAll("%i", name).trimEnd();
+  const unit = serveUnit.slice(serveUnit.indexOf("[Unit]")).replaceAll("%i", name).trimEnd();
+  return `svc-${name}`.length > LONGEST_USER ? unit.replace(/^User=.*\n/m, "") : unit;
 }
 
 function changed(changes: readonly Change[]): readonly string[] {

@@ -36,6 +36,14 @@ for (const name of builtInNames) {
   });
 }
 
+test("the unit of a service gives it a user of its own, whatever the length of its name", () => {
+  const user = (name: string): string | undefined => /^User=.*$/m.exec(placeholders(name, 5004).unit ?? "")?.[0];
+  expect(user("identity")).toBe("User=svc-identity");
+  expect(user("a".repeat(27))).toBe(`User=svc-${"a".repeat(27)}`);
+  // longer than Linux takes: systemd makes one of the unit's name
+  expect(user("a".repeat(28))).toBeUndefined();
+});
+
 test("every directory of fixtures/gen belongs to a template", async () => {
   expect((await readdir(FIXTURES)).sort()).toEqual([...builtInNames].sort());
 });
