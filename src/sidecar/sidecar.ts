@@ -1,7 +1,7 @@
 // The sidecar: one per host. This file wires its parts and owns their order of birth and death.
 import { join, resolve } from "node:path";
 import type { AtlasClientOptions } from "../core/api/atlas-client.ts";
-import { type Clock, systemClock } from "../core/lib/clock.ts";
+import { type Clock, steadyClock, systemClock } from "../core/lib/clock.ts";
 import { describeError, type Fault } from "../core/lib/errors.ts";
 import { problemOf, ProblemFault, requestIdOf } from "../core/lib/http.ts";
 import { type Logger, silentLogger } from "../core/lib/logger.ts";
@@ -41,7 +41,7 @@ export type SidecarConfig = {
   readonly haproxyOnStop: "keep" | "end";
 };
 
-/** @default the real clock, no log, the real HAProxy, real probes */
+/** @default the real clock (steady: a sidecar must not stand still because somebody sets the time), no log, the real HAProxy, real probes */
 export type SidecarDependencies = {
   readonly clock?: Clock;
   readonly logger?: Logger;
@@ -69,7 +69,7 @@ export async function startSidecar(
   config: SidecarConfig,
   dependencies: SidecarDependencies = {},
 ): Promise<RunningSidecar> {
-  const { clock = systemClock, logger = silentLogger, probe = realProbe, random = Math.random } = dependencies;
+  const { clock = steadyClock, logger = silentLogger, probe = realProbe, random = Math.random } = dependencies;
   const { realm, zone } = config;
   const stateDir = resolve(config.stateDir);
   const address = config.address ?? (await ownAddress(config.atlas.urls));
@@ -145,7 +145,8 @@ export async function startSidecar(
       info,
       metrics: async () => `${await metrics.registry.metrics()}\n${await proxy.metrics().catch(unanswered)}`,
       logger,
-      now: () => clock.now(),
+      // told to others, who go by the time of day
+      now: () => systemClock.now(),
     };
     const names = [host.host, host.address, config.admin.host];
     doors.admin = adminHandler(options, names, socketPath);

@@ -1,5 +1,5 @@
-import { expect, test } from "bun:test";
-import { type Clock, fakeClock, systemClock } from "./clock.ts";
+import { expect, spyOn, test } from "bun:test";
+import { type Clock, fakeClock, steadyClock, systemClock } from "./clock.ts";
 
 test("a fake clock runs timers when they come due, in order of time and then of request", async () => {
   const clock = fakeClock(1_000);
@@ -51,6 +51,18 @@ test("a cancelled timer never runs, and cancelling late is harmless", async () =
   late();
   expect(runs).toBe(1);
   expect(clock.pending).toBe(0);
+});
+
+test("the steady clock tells the time of day, and does not jump when somebody sets it", () => {
+  const before = steadyClock.now();
+  expect(Math.abs(before - Date.now())).toBeLessThan(5_000);
+  const set = spyOn(Date, "now").mockReturnValue(before - 3_600_000);
+  try {
+    expect(systemClock.now()).toBe(before - 3_600_000);
+    expect(steadyClock.now()).toBeGreaterThanOrEqual(before);
+  } finally {
+    set.mockRestore();
+  }
 });
 
 const both: readonly [string, Clock][] = [

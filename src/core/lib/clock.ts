@@ -47,6 +47,17 @@ export const systemClock: Clock = {
   sleep: sleepWith(realAfter),
 };
 
+const epochAtStart = Date.now() - performance.now();
+
+/**
+ * The time of day when the process started, and what has passed since: nobody who sets the machine's clock moves it. For
+ * whoever compares times; with `systemClock` an hour set back is an hour in which nothing is due.
+ */
+export const steadyClock: Clock = {
+  ...systemClock,
+  now: () => Math.floor(epochAtStart + performance.now()),
+};
+
 /** A clock that only moves when told. */
 export interface FakeClock extends Clock {
   /** Moves time forward, running every timer that comes due in order, and lets promises settle in between. */
