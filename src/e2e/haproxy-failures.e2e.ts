@@ -1,6 +1,7 @@
 // What must not go wrong with HAProxy when something else does.
 import { expect } from "bun:test";
-import { resolve } from "node:path";
+import { mkdir, rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { createProxy } from "../core/haproxy/proxy.ts";
 import { runBatch } from "../core/haproxy/runtime-api.ts";
 import { eventually, scenario } from "./harness.ts";
@@ -33,6 +34,48 @@ scenario("HAProxy killed is back within a second, as it was", async (world) => {
   expect(Math.min(...took)).toBeLessThan(1_000);
   expect(a.requests()).toBe(0);
   expect((await proxy.apply(desired({ identity: {} }, instances))).reloaded).toBe(false);
+});
+
+/** A directory where a file should be: writing it fails, as on a full disk, for root too. */
+async function block(path: string): Promise<void> {
+  await rm(path, { force: true });
+  await mkdir(join(path, "full"), { recursive: true });
+}
+
+scenario(
+  "a disk that takes nothing keeps no drain from HAProxy, and a new service waits until there is room",
+  async (world) => {
+    const { proxy, port, options } = await router(world);
+    const [a, b] = [backend(world, "a"), backend(world, "b")];
+    const both = [instance("identity", "a", a.port), instance("identity", "b", b.port)];
+    await proxy.start(desired({ identity: {} }, both));
+    const traffic = load(port, identity);
+    const files = ["haproxy.cfg", "check/haproxy.cfg"].map((name) => join(options.directory, name));
+    for (const file of files) await block(file);
+    const drained = [{ ...both[0]!, enabled: false }, both[1]!];
+    expect((await proxy.apply(desired({ identity: {} }, drained))).rejected).toEqual([]);
+    const before = a.requests();
+    for (let request = 0; request < 20; request += 1) expect((await send(port, identity)).body).toContain('"name":"b"');
+    const { rejected } = await proxy.apply(desired({ identity: {}, ads: {} }, both));
+    expect(rejected).toMatchObject([{ service: "ads", error: expect.stringContaining("could not be asked") }]);
+    await eventually("the drain is over all the same", () => expect(a.requests()).toBeGreaterThan(before));
+    for (const file of files) await rm(file, { recursive: true });
+    expect(await proxy.apply(desired({ identity: {}, ads: {} }, both))).toMatchObject({ rejected: [], reloaded: true });
+    expect((await traffic.stop()).failures).toEqual([]);
+  },
+);
+
+scenario("HAProxy killed while the disk takes nothing is back, and can be changed", async (world) => {
+  const { proxy, port, options } = await router(world);
+  const [a, b] = [backend(world, "a"), backend(world, "b")];
+  const both = [instance("identity", "a", a.port), instance("identity", "b", b.port)];
+  await proxy.start(desired({ identity: {} }, both));
+  await block(join(options.directory, "loaded.json"));
+  process.kill(await masterOf(options.directory), "SIGKILL");
+  await eventually("it routes again", async () => expect((await send(port, identity)).status).toBe(200));
+  await eventually("it is known to run", () => expect(proxy.alive).toBe(true));
+  await proxy.apply(desired({ identity: {} }, [both[0]!]));
+  for (let request = 0; request < 20; request += 1) expect((await send(port, identity)).body).toContain('"name":"a"');
 });
 
 scenario("the next sidecar adopts the HAProxy that runs, and nobody notices", async (world) => {

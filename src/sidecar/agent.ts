@@ -246,6 +246,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
 
   const troubles = (): readonly string[] => [
     ...(status.kind === "waiting" ? [`not following Atlas: ${status.failure.message}`] : []),
+    ...(runs !== undefined && !proxy.alive ? ["HAProxy does not run"] : []),
     ...(applier.failure === undefined ? [] : [`HAProxy does not run the newest state: ${applier.failure.message}`]),
     ...(writer.trouble === undefined ? [] : [`the state cannot be written: ${writer.trouble}`]),
   ];
@@ -257,7 +258,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       generation: state.position.generation,
       revision: state.position.revision,
       // generation 0 is the empty state from before Atlas was ever heard
-      ready: runs !== undefined && runs.generation > 0,
+      ready: runs !== undefined && runs.generation > 0 && proxy.alive,
       troubles: troubles(),
     }),
     knows: (service) => state.knows(service),

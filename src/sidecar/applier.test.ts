@@ -9,7 +9,7 @@ const nothing: Applied = { rejected: [], reloaded: false, reasons: [] };
 
 function setup() {
   const clock = fakeClock();
-  const calls: { kind: "start" | "apply"; agents: number; finish: (error?: Fault) => void }[] = [];
+  const calls: { kind: "start" | "apply"; agents: number; finish: (answer?: Fault | Applied) => void }[] = [];
   const applications: Application[] = [];
   const failures: Fault[] = [];
   let wanted = 0;
@@ -18,7 +18,7 @@ function setup() {
       calls.push({
         kind,
         agents: desired.agents,
-        finish: (error) => (error === undefined ? resolve(nothing) : reject(error)),
+        finish: (answer = nothing) => (answer instanceof Fault ? reject(answer) : resolve(answer)),
       });
     });
   const applier = createApplier({
@@ -43,8 +43,8 @@ function setup() {
       wanted = revision;
       applier.request(urgent);
     },
-    finish: async (error?: Fault) => {
-      calls.at(-1)?.finish(error);
+    finish: async (answer?: Fault | Applied) => {
+      calls.at(-1)?.finish(answer);
       await clock.advance(0);
     },
   };
@@ -150,4 +150,22 @@ test("after stop nothing begins, and nothing is heard", async () => {
   await finish(new Fault({ code: "stopped", message: "the proxy was stopped" }));
   await clock.advance(10_000);
   expect([calls.length, applications.length, failures.length, clock.pending]).toEqual([2, 1, 0, 0]);
+});
+
+test("what was refused is tried again, since its reason may be gone, until it is not refused", async () => {
+  const { calls, applier, want, finish, clock } = setup();
+  const starting = applier.start();
+  await finish();
+  await starting;
+  want(1);
+  await clock.advance(0);
+  await finish({ ...nothing, rejected: [{ service: "identity", error: "no space left on device" }] });
+  await clock.advance(29_000);
+  expect(calls).toHaveLength(2);
+  await clock.advance(1_000);
+  expect(calls).toHaveLength(3);
+  await finish();
+  await clock.advance(60_000);
+  expect(calls).toHaveLength(3);
+  expect(clock.pending).toBe(0);
 });

@@ -8,6 +8,8 @@ import { comparePositions, type Position } from "../core/model/position.ts";
 import type { Applied, Desired, Proxy } from "../core/haproxy/proxy.ts";
 
 const RETRY = { baseMs: 500, capMs: 5_000 };
+/** What was refused is tried again so often, in ms: a name may resolve by now, a disk may have room. */
+const REFUSED_MS = 30_000;
 
 /** What should run now, and which state of the registry that is. */
 type Target = { readonly desired: Desired; readonly position: Position };
@@ -57,6 +59,7 @@ export function createApplier(options: ApplierOptions): Applier {
   let failure: Fault | undefined;
   let failures = 0;
   let retry: Cancel | undefined;
+  let refusedAgain: Cancel | undefined;
 
   const note = ({ since, urgent }: Pending): void => {
     pending = { since: Math.min(since, pending?.since ?? since), urgent: urgent || pending?.urgent === true };
@@ -95,6 +98,8 @@ export function createApplier(options: ApplierOptions): Applier {
     if (newest === undefined || stopped) return;
     failure = undefined;
     failures = 0;
+    refusedAgain?.();
+    refusedAgain = newest.applied.rejected.length === 0 ? undefined : clock.after(REFUSED_MS, () => request(false));
     onApplied({
       applied: newest.applied,
       position: newest.position,
@@ -119,6 +124,11 @@ export function createApplier(options: ApplierOptions): Applier {
     failures += 1;
   };
 
+  const request = (urgent: boolean): void => {
+    note({ since: clock.now(), urgent });
+    schedule();
+  };
+
   return {
     async start() {
       const taken = pending ?? { since: clock.now(), urgent: false };
@@ -130,10 +140,7 @@ export function createApplier(options: ApplierOptions): Applier {
       finish({ ...taken, applied, position });
       if (pending !== undefined) schedule();
     },
-    request(urgent) {
-      note({ since: clock.now(), urgent });
-      schedule();
-    },
+    request,
     get failure() {
       return failure;
     },
@@ -142,6 +149,8 @@ export function createApplier(options: ApplierOptions): Applier {
       pending = undefined;
       retry?.();
       retry = undefined;
+      refusedAgain?.();
+      refusedAgain = undefined;
     },
   };
 }

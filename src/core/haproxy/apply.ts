@@ -180,7 +180,7 @@ export function createProxy(options: ProxyOptions): Proxy {
         const { haproxy } = engine;
         const adopted = await haproxy.adopt();
         if (!adopted) await haproxy.start((await accept(engine, state)).accepted);
-        logger.info({ pid: haproxy.processes?.master }, adopted ? "HAProxy adopted" : "HAProxy started");
+        logger.info({ haproxyPid: haproxy.processes?.master }, adopted ? "HAProxy adopted" : "HAProxy started");
         attach(haproxy);
       });
       later("reconcile", RECONCILE_MS, reconcile);
@@ -194,6 +194,9 @@ export function createProxy(options: ProxyOptions): Proxy {
         (server) => engine?.convergence.isLeaving(backendName(server.service), serverName(server.instance)) !== true,
       );
       return wanted === undefined ? present : withRegisteredWeights(present, wanted.layout);
+    },
+    get alive() {
+      return engine?.haproxy.alive === true;
     },
     metrics: () => ask((haproxy) => haproxy.metrics()),
     async stop(traffic) {

@@ -80,3 +80,21 @@ test("when even what is good is refused, nobody is blamed", async () => {
   const failure = await candidates.accept(layout({ ads: good }), 1, undefined).catch((error: unknown) => error);
   expect(failure).toMatchObject({ code: "haproxy_failed", message: expect.stringContaining("no memory") });
 });
+
+test("while HAProxy cannot be asked, what is new waits in its last good form, and is asked about again", async () => {
+  let full = true;
+  const candidates = createCandidates({
+    context,
+    validate: async () => (full ? { kind: "unasked", error: "no space left on device" } : { kind: "valid" }),
+  });
+  const before = loaded({ identity: good, billing: good });
+  const after = layout({ identity: bad, billing: good, ads: good });
+  const { wanted, rejected } = await candidates.accept(after, 1, before);
+  expect(rejected).toEqual([
+    { service: "ads", error: "no space left on device" },
+    { service: "identity", error: "no space left on device" },
+  ]);
+  expect(wanted.structure.id).toBe(before.structure.id);
+  full = false;
+  expect((await candidates.accept(after, 1, before)).rejected).toEqual([]);
+});

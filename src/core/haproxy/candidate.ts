@@ -48,21 +48,34 @@ export function createCandidates({ context, validate }: CandidatesOptions): Cand
         refused.set(service, { definition: JSON.stringify(definition), error });
       };
 
+      const told = (): readonly Rejection[] => [...refused].map(([service, { error }]) => ({ service, error }));
+      const suspectsIn = (wanted: Wanted): readonly string[] =>
+        [...wanted.structure.backends]
+          .filter(([service, text]) => !refused.has(service) && good?.structure.backends.get(service) !== text)
+          .map(([service]) => service);
+
       for (;;) {
         const wanted = attempt(new Set(refused.keys()));
         const verdict = await test(wanted);
         if (verdict.kind === "valid") {
           valid = wanted.structure.id;
-          return { wanted, rejected: [...refused].map(([service, { error }]) => ({ service, error })) };
+          return { wanted, rejected: told() };
+        }
+        if (verdict.kind === "unasked") {
+          // they wait in their last good form until HAProxy can be asked; instances change meanwhile
+          const waiting = suspectsIn(wanted);
+          const { error } = verdict;
+          return {
+            wanted: attempt(new Set([...refused.keys(), ...waiting])),
+            rejected: [...told(), ...waiting.map((service) => ({ service, error }))],
+          };
         }
         const fresh =
           verdict.kind === "blamed" ? [...verdict.services].filter(([service]) => !refused.has(service)) : [];
         for (const [service, error] of fresh) refuse(service, error);
         if (fresh.length > 0) continue;
         const error = verdict.kind === "invalid" ? verdict.error : [...verdict.services.values()].join("; ");
-        const suspects = [...wanted.structure.backends]
-          .filter(([service, text]) => !refused.has(service) && good?.structure.backends.get(service) !== text)
-          .map(([service]) => service);
+        const suspects = suspectsIn(wanted);
         const passes = async (tried: readonly string[]): Promise<boolean> => {
           const others = new Set([...refused.keys(), ...suspects.filter((service) => !tried.includes(service))]);
           return (await test(attempt(others))).kind === "valid";

@@ -1,6 +1,6 @@
 // The I/O around plan(): read what runs, do what is missing, read again, until nothing is missing.
 import type { Clock } from "../lib/clock.ts";
-import { Fault } from "../lib/errors.ts";
+import { describeError, Fault } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
 import { FILES } from "./render.ts";
 import type { Command } from "./changes.ts";
@@ -45,6 +45,8 @@ export function createConvergence({ haproxy, clock, logger, onReload }: Converge
   const leaving = createLeaving();
   let distrustAll = true;
   const distrusted = new Set<string>();
+  /** Why the files on disk are older than what runs. */
+  let unwritten: string | undefined;
 
   const reload = async (wanted: Wanted, reasons: readonly string[], before: Running): Promise<void> => {
     const start = clock.now();
@@ -56,7 +58,20 @@ export function createConvergence({ haproxy, clock, logger, onReload }: Converge
     await haproxy.execute(
       [...down].map(([key, backend]): Command => ({ text: `set server ${key} health down`, backend, takes: true })),
     );
-    await haproxy.write(wanted);
+    await keepOnDisk(wanted);
+  };
+
+  /** A full disk must not keep a drain from the HAProxy that runs: only its restart would not know of it. */
+  const keepOnDisk = async (wanted: Wanted): Promise<void> => {
+    try {
+      await haproxy.write(wanted);
+      if (unwritten !== undefined) logger.info("HAProxy's files are on disk again");
+      unwritten = undefined;
+    } catch (error) {
+      const message = describeError(error);
+      if (unwritten !== message) logger.error(`HAProxy's files cannot be written, it is only told: ${message}`);
+      unwritten = message;
+    }
   };
 
   return {
@@ -69,7 +84,7 @@ export function createConvergence({ haproxy, clock, logger, onReload }: Converge
       distrustAll = false;
       distrusted.clear();
       // before any change, so that a reload or a restart, whenever it comes, carries it
-      await haproxy.write(wanted);
+      await keepOnDisk(wanted);
       let reloaded = false;
       for (let round = 1; ; round += 1) {
         const next = plan(running, wanted);

@@ -1,6 +1,6 @@
 // The HAProxy of one state directory as one object: its files, its processes, what it was loaded with, what it says. Only
 // one caller at a time may change it; apply.ts sees to that.
-import { statSync, truncateSync } from "node:fs";
+import { existsSync, statSync, truncateSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
@@ -38,7 +38,7 @@ export interface Haproxy {
   readonly reloadedAt: number;
   /** True when one ran and is ours now. */
   adopt(): Promise<boolean>;
-  /** Starts it on `wanted`. @throws Fault `address_in_use`, `bind_failed`, `haproxy_failed` */
+  /** Starts it on `wanted`, or when that cannot be written, on the files that are there. @throws Fault `address_in_use`, `bind_failed`, `haproxy_failed` */
   start(wanted: Wanted): Promise<void>;
   /** Writes the files of `wanted`, those that differ from what was last written. */
   write(wanted: Wanted): Promise<void>;
@@ -119,7 +119,19 @@ export function createHaproxy({ binary, paths, context, clock }: HaproxyOptions)
     loaded = { structure, definitions, master: processes?.master ?? 0 };
     lastGood = loaded;
     known = undefined;
-    await writeLoaded(paths.loaded, loaded);
+    try {
+      await writeLoaded(paths.loaded, loaded);
+    } catch (error) {
+      // a full disk. HAProxy runs all the same; the next sidecar does not recognize it and reloads once
+      if (!(error instanceof Error)) throw error;
+    }
+  };
+
+  /** What runs was loaded by an earlier sidecar, or from earlier files: asks it, and looks whether that is known. */
+  const recognize = async (): Promise<void> => {
+    const [answer = ""] = await ask([`show env ${STRUCTURE_VARIABLE}`]);
+    loaded = answer === `${STRUCTURE_VARIABLE}=${lastGood?.structure.id}` ? lastGood : undefined;
+    known = undefined;
   };
 
   return {
@@ -152,17 +164,23 @@ export function createHaproxy({ binary, paths, context, clock }: HaproxyOptions)
         processes = undefined;
         return false;
       }
-      const [answer = ""] = await ask([`show env ${STRUCTURE_VARIABLE}`]);
-      if (lastGood !== undefined && answer === `${STRUCTURE_VARIABLE}=${lastGood.structure.id}`) loaded = lastGood;
+      await recognize();
       // the sidecar before may have reloaded it a moment ago
       replacedAt = clock.now();
       return true;
     },
     async start(wanted) {
-      await write(wanted);
+      let fresh = true;
+      try {
+        await write(wanted);
+      } catch (error) {
+        // what it ran before routes better than nothing, and what changed since can be told to it
+        if (!existsSync(paths.config)) throw error;
+        fresh = false;
+      }
       processes = await startHaproxy(binary.path, paths, context.bind, clock);
       replacedAt = Number.NEGATIVE_INFINITY;
-      await remember(wanted);
+      await (fresh ? remember(wanted) : recognize());
     },
     write: (wanted) => write(wanted),
     async reload(wanted, foundDown) {

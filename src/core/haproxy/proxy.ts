@@ -69,6 +69,8 @@ export interface Proxy {
   start(desired: Desired): Promise<Applied>;
   /** Makes HAProxy run `desired`. Calls queue up; each resolves when its own state, or a later one, was read back. */
   apply(desired: Desired): Promise<Applied>;
+  /** Whether HAProxy runs at this moment. One that died is started again. */
+  readonly alive: boolean;
   /** What runs, read now: of one service, or of all. */
   servers(service?: string): Promise<readonly ServerStatus[]>;
   /** HAProxy's own statistics in the Prometheus text format. */

@@ -2,19 +2,26 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
+import { describeError } from "../lib/errors.ts";
 import { FILES, type Rendered } from "./render.ts";
 
 export type Verdict =
   | { readonly kind: "valid" }
   /** Service → HAProxy's words. */
   | { readonly kind: "blamed"; readonly services: ReadonlyMap<string, string> }
-  | { readonly kind: "invalid"; readonly error: string };
+  | { readonly kind: "invalid"; readonly error: string }
+  /** HAProxy could not be asked: the disk is full, say. */
+  | { readonly kind: "unasked"; readonly error: string };
 
 /** `haproxy -c` on files written to `directory`, which is only for that. */
 export async function validate(binary: string, rendered: Rendered, directory: string): Promise<Verdict> {
-  await mkdir(directory, { recursive: true });
-  for (const [name, text] of Object.entries(rendered.files)) {
-    await writeFileAtomic(join(directory, name), text, { durable: false });
+  try {
+    await mkdir(directory, { recursive: true });
+    for (const [name, text] of Object.entries(rendered.files)) {
+      await writeFileAtomic(join(directory, name), text, { durable: false });
+    }
+  } catch (error) {
+    return { kind: "unasked", error: `HAProxy could not be asked: ${describeError(error)}` };
   }
   const config = join(directory, FILES.config);
   const child = Bun.spawn([binary, "-c", "-f", config], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
