@@ -1,4 +1,5 @@
 // One call as it will be sent, checked and complete: whatever is wrong with it is said before anything leaves.
+import { randomUUID } from "node:crypto";
 import { type Body, payloadOf } from "./body.ts";
 import { childTraceparent, currentContext, type InboundContext, randomHex } from "./context.ts";
 import type { Core } from "./core.ts";
@@ -96,7 +97,7 @@ function prepareUrl(base: Base, methodName: string, url: string, options: CallOp
   if (payload.contentType !== undefined) headers["content-type"] ??= payload.contentType;
   if (target.via === "router") headers["runscope-service"] = target.service;
   const key = settings.idempotencyKey;
-  if (key !== false) headers[IDEMPOTENCY_KEY] ??= key === true ? crypto.randomUUID() : headerValue(key);
+  if (key !== false) headers[IDEMPOTENCY_KEY] ??= key === true ? randomUUID() : headerValue(key);
   const context = currentContext();
   headers["x-request-id"] ??= context?.requestId ?? randomHex(32);
   if (context?.tracestate !== undefined) headers.tracestate ??= context.tracestate;

@@ -1,6 +1,7 @@
 // What a request that is being served hands on to the requests that it causes: its deadline, its trace, its id. The smart
 // service enters a context for each inbound request; every call made inside it finds it here.
 import { AsyncLocalStorage } from "node:async_hooks";
+import { randomBytes } from "node:crypto";
 
 export type InboundContext = {
   /** When the caller gives up, in ms since the epoch. */
@@ -49,7 +50,7 @@ let taken = 0;
 /** @param digits an even number */
 export function randomHex(digits: number): string {
   if (taken + digits > pool.length) {
-    pool = Buffer.from(crypto.getRandomValues(new Uint8Array(POOL_BYTES))).toString("hex");
+    pool = randomBytes(POOL_BYTES).toString("hex");
     taken = 0;
   }
   taken += digits;
