@@ -5,7 +5,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { errorCode } from "../core/lib/errors.ts";
-import { infoSchema } from "../core/model/answers.ts";
+import { auditSchema, infoSchema } from "../core/model/answers.ts";
 import { type RunningAtlas, startAtlas } from "./atlas.ts";
 import { ask, atlas, directory, problem, service, useAtlas, watch } from "./fixture-http.ts";
 import { serviceSchema, writtenSchema } from "./schemas.ts";
@@ -83,6 +83,18 @@ describe("instances", () => {
     const removed = await ask("DELETE", path);
     expect(writtenSchema.parse(removed.body)).toMatchObject({ changed: true });
     expect((await ask("DELETE", path)).body).toEqual({ ...removed.body, changed: false });
+  });
+
+  test("is removed as expired by its agent, who says so, and by nobody else", async () => {
+    const path = `/v1/services/${service}/instances/given-up`;
+    await ask("PUT", path, { port: 5000, agent: "host001" });
+    expect((await ask("DELETE", `${path}?expired=true`)).status).toBe(400);
+    const removed = await ask("DELETE", `${path}?agent=host001&expired=true`);
+    expect([removed.status, removed.body.changed]).toEqual([200, true]);
+    const [entry] = auditSchema.parse((await ask("GET", "/v1/audit?limit=1")).body);
+    expect(entry).toMatchObject({ kind: "instance.delete", who: "host001" });
+    const { json } = await (await watch(`?service=${service}`)).next("snapshot");
+    expect(json["removed"]).toMatchObject([{ id: `${service}/given-up`, reason: "expired" }]);
   });
 
   test("may have an IPv6 host", async () => {

@@ -38,12 +38,12 @@ describe("the delta log", () => {
       expect([name, log.missedSince(position, at(15)).kind]).toEqual([name, "snapshot"]);
   });
 
-  test("knows which services a revision touched, also one that shares a delta", () => {
-    expect([...(log.servicesOf(11) ?? [])]).toEqual(["a"]);
-    expect([...(log.servicesOf(12) ?? [])]).toEqual(["b", "a"]);
-    expect([...(log.servicesOf(14) ?? [])]).toEqual(["b", "a"]);
-    expect(log.servicesOf(10)).toBeUndefined();
-    expect(log.servicesOf(16)).toBeUndefined();
+  test("knows which services and instances a revision touched, also one that shares a delta", () => {
+    expect([...(log.touchedBy(11) ?? [])]).toEqual(["a", "a/x"]);
+    expect([...(log.touchedBy(12) ?? [])]).toEqual(["b", "a", "b/x", "a/x"]);
+    expect([...(log.touchedBy(14) ?? [])]).toEqual(["b", "a", "b/x", "a/x"]);
+    expect(log.touchedBy(10)).toBeUndefined();
+    expect(log.touchedBy(16)).toBeUndefined();
   });
 
   test("is bounded in changes and in instances, the oldest go first", () => {

@@ -61,12 +61,13 @@ export class DeltaLog {
     return { kind: "delta", delta };
   }
 
-  /** Which services a revision touched; undefined when the log no longer knows. */
-  servicesOf(revision: number): ReadonlySet<string> | undefined {
+  /** Names of the services and ids of the instances that a revision touched; undefined when the log no longer knows. */
+  touchedBy(revision: number): ReadonlySet<string> | undefined {
     const delta = this.#deltas.find(({ since, revision: reached }) => since < revision && revision <= reached);
     if (delta === undefined) return undefined;
-    const ids = [...delta.instances.put, ...delta.instances.delete].map(({ id }) => id.slice(0, id.indexOf("/")));
-    return new Set([...Object.keys(delta.services.put), ...delta.services.delete, ...ids]);
+    const ids = [...delta.instances.put, ...delta.instances.delete].map(({ id }) => id);
+    const owners = ids.map((id) => id.slice(0, id.indexOf("/")));
+    return new Set([...Object.keys(delta.services.put), ...delta.services.delete, ...owners, ...ids]);
   }
 }
 

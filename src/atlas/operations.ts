@@ -4,6 +4,7 @@ import { errorCode } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import { type PatchInstance, type PutInstance, registrationFromPut } from "../core/model/instance.ts";
 import { type Definition, defaultDefinition, mergePublished } from "../core/model/service.ts";
+import type { RemovalReason } from "../core/model/snapshot.ts";
 import type { InstanceDecision, InstanceRecord, LiveStore, Written } from "../core/registry/live-store.ts";
 import type { MetaStore } from "../core/registry/meta-store.ts";
 import type { Actor, AuditTrail } from "./audit-trail.ts";
@@ -104,7 +105,13 @@ export class Operations {
    * Removes an instance. By an operator (`agent` undefined) his intent goes too; by an agent it stays.
    * @throws ProblemFault `conflict` when an agent means an instance that is not its own
    */
-  deleteInstance(service: string, instance: string, agent: string | undefined, actor: Actor): Promise<Outcome> {
+  deleteInstance(
+    service: string,
+    instance: string,
+    agent: string | undefined,
+    actor: Actor,
+    reason: RemovalReason = "deregistered",
+  ): Promise<Outcome> {
     return this.#update(service, instance, "instance.delete", actor, (current) => {
       const owner = current?.registration?.agent;
       if (agent !== undefined && owner !== undefined && owner !== agent) {
@@ -113,7 +120,7 @@ export class Operations {
           `${service}/${instance} is not the agent of ${agent}'s to remove, but ${owner === null ? "was put by hand" : `the agent of ${owner}'s`}`,
         );
       }
-      return { kind: "remove", reason: "deregistered", forget: agent === undefined };
+      return { kind: "remove", reason, forget: agent === undefined };
     });
   }
 

@@ -9,7 +9,7 @@ import type { SettingsOperations } from "./settings-operations.ts";
 import type { Leases } from "./leases.ts";
 import type { Registry } from "./registry.ts";
 import type { Call } from "./router.ts";
-import type { Waits } from "./waits.ts";
+import { concerns, type Subject, type Waits } from "./waits.ts";
 import type { WatchHub } from "./watch-hub.ts";
 
 export type Parts = {
@@ -40,13 +40,13 @@ export function actorOf({ query, peer }: Call<unknown, WriteQuery, unknown>, age
 
 /**
  * Carries out a write and answers it: 201 when it made something, else 200; with `wait=applied` when every agent runs it.
- * @param service whose refusal by an agent refuses the write
+ * @param subject what is written: its refusal by an agent refuses the write
  * @param more further members of the answer
  */
 export async function written<T extends Outcome>(
   { waits }: Parts,
   { query, request, peer }: Call<unknown, WriteQuery, unknown>,
-  service: string,
+  subject: Subject,
   write: () => Promise<T>,
   more: (outcome: T) => Readonly<Record<string, unknown>> = () => ({}),
 ): Promise<Response> {
@@ -57,8 +57,8 @@ export async function written<T extends Outcome>(
     const outcome = await write();
     const position = { generation: outcome.generation, revision: outcome.revision };
     const { applied, total } = outcome.changed
-      ? await wait.applied({ position, service, timeoutMs: query.timeout, signal: request.signal })
-      : waits.progress(position, new Set([service]));
+      ? await wait.applied({ position, subject, timeoutMs: query.timeout, signal: request.signal })
+      : waits.progress(position, (rejection) => concerns(rejection, subject));
     return answer(outcome, more, { applied, total });
   } finally {
     wait.end();

@@ -1,6 +1,7 @@
 // The watch stream, and what agents and those who wait for them say and ask.
 import { z } from "zod";
-import { ackSchema, agentSchema } from "../core/model/agent.ts";
+import { ackSchema, agentSchema, type Rejection } from "../core/model/agent.ts";
+import { instanceId } from "../core/model/names.ts";
 import { parsePosition, positionSchema } from "../core/model/position.ts";
 import { deltaSchema, heartbeatSchema, settingsEventSchema, snapshotSchema } from "../core/model/snapshot.ts";
 import type { Lease } from "../core/registry/live-store.ts";
@@ -72,7 +73,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
       answers: { 200: { means: "forgotten, or unknown already", schema: writtenSchema } },
       problems: ["invalid", "conflict", "not_applied", "unavailable"],
       handle: (call) =>
-        written(parts, call, "", async () => {
+        written(parts, call, { service: "" }, async () => {
           const changed = await agents.forget(call.params.host, () =>
             operations.removeHost(call.params.host, actorOf(call)),
           );
@@ -90,7 +91,10 @@ export function agentRoutes(parts: Parts): readonly Route[] {
       problems: ["invalid"],
       handle: ({ params: { revision } }) => {
         const { generation } = registry.state();
-        return Response.json({ revision, ...waits.progress({ generation, revision }, hub.servicesOf(revision)) });
+        const touched = hub.touchedBy(revision);
+        const counts = ({ service, instance }: Rejection): boolean =>
+          touched === undefined || touched.has(instance === undefined ? service : instanceId(service, instance));
+        return Response.json({ revision, ...waits.progress({ generation, revision }, counts) });
       },
     }),
   ];

@@ -93,7 +93,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
         written(
           parts,
           call,
-          call.body.service,
+          call.body,
           () => ports.reserve(call.body.service, actorOf(call)),
           ({ port }) => ({ service: call.body.service, port }),
         ),
@@ -116,8 +116,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
       query: writeQuery,
       answers: { 200: { means: "released, or free already", schema: writtenSchema } },
       problems: ["invalid", "unavailable"],
-      handle: (call) =>
-        written(parts, call, call.params.service, () => ports.release(call.params.service, actorOf(call))),
+      handle: (call) => written(parts, call, call.params, () => ports.release(call.params.service, actorOf(call))),
     }),
     route({
       method: "GET",
@@ -141,7 +140,7 @@ async function settingsWritten(
   const response = await written(
     parts,
     call,
-    call.params.service,
+    call.params,
     () => write(ifMatch(call.request)),
     ({ version }) => {
       current = version;

@@ -7,6 +7,7 @@ import { actorOf, type Parts, written } from "./parts.ts";
 import { route, type Route } from "./router.ts";
 import {
   agentQuery,
+  removeQuery,
   forceQuery,
   instanceParams,
   noParams,
@@ -48,7 +49,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
       answers: WRITTEN,
       problems: ["invalid", "conflict", "too_large", "wrong_type", ...WAITING],
       handle: (call) =>
-        written(parts, call, call.params.service, () => {
+        written(parts, call, call.params, () => {
           const define = call.query.publish === true ? "publishService" : "putService";
           return operations[define](call.params.service, call.body, actorOf(call));
         }),
@@ -76,7 +77,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
       answers: CHANGED,
       problems: ["invalid", "conflict", ...WAITING],
       handle: (call) =>
-        written(parts, call, call.params.service, () =>
+        written(parts, call, call.params, () =>
           operations.deleteService(call.params.service, call.query.force === true, actorOf(call)),
         ),
     }),
@@ -104,7 +105,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
       answers: WRITTEN,
       problems: ["invalid", "too_large", "wrong_type", ...WAITING],
       handle: (call) =>
-        written(parts, call, call.params.service, () => {
+        written(parts, call, call.params, () => {
           const { service, instance } = call.params;
           return operations.putInstance(service, instance, call.body, actorOf(call, call.body.agent));
         }),
@@ -119,7 +120,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
       answers: CHANGED,
       problems: ["invalid", "not_found", "too_large", "wrong_type", ...WAITING],
       handle: (call) =>
-        written(parts, call, call.params.service, () => {
+        written(parts, call, call.params, () => {
           const { service, instance } = call.params;
           return operations.patchInstance(service, instance, call.body, actorOf(call, call.query.agent));
         }),
@@ -127,15 +128,21 @@ export function registryRoutes(parts: Parts): readonly Route[] {
     route({
       method: "DELETE",
       path: "/v1/services/{service}/instances/{instance}",
-      summary: "Remove an instance and the operator's intent; with agent=HOST as its agent, and the intent stays",
+      summary:
+        "Remove an instance and the operator's intent; with agent=HOST as its agent, and the intent stays (expired=true: it was given up)",
       params: instanceParams,
-      query: agentQuery,
+      query: removeQuery,
       answers: CHANGED,
       problems: ["invalid", "conflict", ...WAITING],
       handle: (call) =>
-        written(parts, call, call.params.service, () => {
+        written(parts, call, call.params, () => {
           const { service, instance } = call.params;
-          return operations.deleteInstance(service, instance, call.query.agent, actorOf(call, call.query.agent));
+          const { agent, expired } = call.query;
+          if (expired === true && agent === undefined) {
+            throw new ProblemFault("invalid", "only an agent can say that an instance expired: expired needs agent");
+          }
+          const reason = expired === true ? "expired" : "deregistered";
+          return operations.deleteInstance(service, instance, agent, actorOf(call, agent), reason);
         }),
     }),
   ];

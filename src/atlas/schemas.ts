@@ -40,6 +40,8 @@ export const publishQuery = writeQuery.extend({ publish: flag.optional() });
 export const forceQuery = writeQuery.extend({ force: flag.optional() });
 /** `agent`: it is that host's agent that writes. */
 export const agentQuery = writeQuery.extend({ agent: hostName.optional() });
+/** `expired`: its agent gives it up, since it neither spoke nor answered; others may look for themselves. */
+export const removeQuery = agentQuery.extend({ expired: flag.optional() });
 export const limitQuery = z.object({
   limit: z
     .string()

@@ -23,12 +23,12 @@ const ack = (host: string, revision: number, rejected: Rejection[] = []) =>
   });
 
 /** Waits for the registry's newest revision, and tells what became of it. */
-function waiting(service = "identity", timeoutMs = 10_000, signal = new AbortController().signal) {
+function waiting(service = "identity", timeoutMs = 10_000, signal = new AbortController().signal, about = {}) {
   const { generation, revision } = world.registry.state();
   const state: { result?: unknown } = {};
   const wait = world.waits.begin();
   const done = wait
-    .applied({ position: { generation, revision }, service, timeoutMs, signal })
+    .applied({ position: { generation, revision }, subject: { service, ...about }, timeoutMs, signal })
     .then(
       (progress) => (state.result = progress),
       (error: unknown) => (state.result = error instanceof ProblemFault ? [error.code, error.extra] : error),
@@ -113,6 +113,20 @@ describe("waiting until a change is applied", () => {
     ]);
   });
 
+  test("an instance that a host leaves out refuses what is written about it, and nothing else of its service", async () => {
+    await connect("a");
+    await world.put("identity", "x");
+    const aboutIt = waiting("identity", 10_000, undefined, { instance: "x" });
+    const aboutAnother = waiting("identity", 10_000, undefined, { instance: "y" });
+    const aboutTheService = waiting();
+    ack("a", aboutIt.revision, [{ service: "identity", instance: "x", error: "does not resolve" }]);
+    await settle();
+    expect(aboutIt.state.result).toMatchObject(["rejected", { rejected: [{ host: "a", instance: "x" }] }]);
+    for (const { state } of [aboutAnother, aboutTheService]) {
+      expect(state.result).toMatchObject({ applied: 1, total: 1, rejected: [] });
+    }
+  });
+
   test("another service's refusal is no reason", async () => {
     await connect("a");
     await world.put("identity", "x");
@@ -146,7 +160,7 @@ describe("waiting until a change is applied", () => {
     void wait
       .applied({
         position: { generation: 1, revision: 4 },
-        service: "identity",
+        subject: { service: "identity" },
         timeoutMs: 1_000,
         signal: new AbortController().signal,
       })

@@ -1,11 +1,15 @@
 // `?wait=applied`: a write that answers when every agent runs it.
 import type { Clock } from "../core/lib/clock.ts";
 import { ProblemFault } from "../core/lib/http.ts";
+import type { Rejection } from "../core/model/agent.ts";
 import type { Position } from "../core/model/position.ts";
 import type { Agents, AgentStatus } from "./agents.ts";
 
 /** An agent's refusal, with who said it. */
-type HostRejection = { readonly host: string; readonly service: string; readonly error: string };
+type HostRejection = Rejection & { readonly host: string };
+
+/** Whose refusal counts: an agent may refuse another service at the same time, or another instance of this one. */
+export type Subject = { readonly service: string; readonly instance?: string };
 
 /** How far a revision has come. */
 export type Progress = {
@@ -24,8 +28,7 @@ type Wait = { position: Position | undefined };
 /** What to wait for. */
 export type WaitTarget = {
   readonly position: Position;
-  /** Whose refusal counts: an agent may refuse another service at the same time. */
-  readonly service: string;
+  readonly subject: Subject;
   readonly timeoutMs: number;
   /** The caller went away. */
   readonly signal: AbortSignal;
@@ -63,11 +66,11 @@ export class Waits {
     return false;
   }
 
-  /** @param services whose refusals count; undefined: all */
-  progress(position: Position, services: ReadonlySet<string> | undefined): Progress {
+  /** @param counts which refusals do; undefined: all */
+  progress(position: Position, counts?: (rejection: Rejection) => boolean): Progress {
     const statuses = this.#agents.statuses();
     const behind = statuses.filter((status) => !hasApplied(status, position));
-    const rejected = statuses.flatMap((status) => refusals(status, position, services));
+    const rejected = statuses.flatMap((status) => refusals(status, position, counts));
     const refusing = new Set(rejected.map(({ host }) => host));
     return {
       applied: statuses.length - behind.length - refusing.size,
@@ -87,9 +90,9 @@ export class Waits {
    * @throws ProblemFault `not_applied` at the timeout, `rejected` as soon as an agent refuses the service, `unavailable`
    * when Atlas stops meanwhile; the write stands in all of them
    */
-  #applied({ position, service, timeoutMs, signal }: WaitTarget): Promise<Progress> {
-    const services = new Set([service]);
-    const progress = (): Progress => this.progress(position, services);
+  #applied({ position, subject, timeoutMs, signal }: WaitTarget): Promise<Progress> {
+    const counts = (rejection: Rejection): boolean => concerns(rejection, subject);
+    const progress = (): Progress => this.progress(position, counts);
     const begun = progress();
     const pending = new Set([...begun.pending, ...begun.unreachable]);
     if (begun.rejected.length > 0) return Promise.reject(refused(position, begun));
@@ -113,7 +116,7 @@ export class Waits {
         // one host's news is looked at, not every host's: thousands ack the same change
         if (kind === "left" || status === undefined) pending.delete(host);
         else if (!hasApplied(status, position)) pending.add(host);
-        else if (refusals(status, position, services).length > 0) {
+        else if (refusals(status, position, counts).length > 0) {
           settle(() => reject(refused(position, progress())));
           return;
         } else pending.delete(host);
@@ -133,12 +136,16 @@ function hasApplied({ applied }: AgentStatus, { generation, revision }: Position
 function refusals(
   status: AgentStatus,
   position: Position,
-  services: ReadonlySet<string> | undefined,
+  counts: (rejection: Rejection) => boolean = () => true,
 ): readonly HostRejection[] {
+  const { host } = status;
   if (!hasApplied(status, position)) return [];
-  return status.rejected
-    .filter(({ service }) => services === undefined || services.has(service))
-    .map(({ service, error }) => ({ host: status.host, service, error }));
+  return status.rejected.filter(counts).map((rejection): HostRejection => Object.assign({ host }, rejection));
+}
+
+/** Whether a refusal is about what is written: its service, or this very instance. */
+export function concerns({ service, instance }: Rejection, subject: Subject): boolean {
+  return service === subject.service && (instance === undefined || instance === subject.instance);
 }
 
 function hosts(statuses: readonly AgentStatus[]): readonly string[] {

@@ -127,9 +127,9 @@ export class WatchHub {
     return watcher;
   }
 
-  /** Which services a revision touched; undefined when that is no longer known. */
-  servicesOf(revision: number): ReadonlySet<string> | undefined {
-    return this.#log.servicesOf(revision);
+  /** Which services and instances a revision touched, by name and id; undefined when that is no longer known. */
+  touchedBy(revision: number): ReadonlySet<string> | undefined {
+    return this.#log.touchedBy(revision);
   }
 
   /** Ends every stream. */

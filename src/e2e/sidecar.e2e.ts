@@ -186,6 +186,11 @@ describe("what HAProxy refuses", () => {
     });
     expect(await answering(sidecar.bind)).toBe("one");
     expect((await sidecar.why("identity")).notes.join()).toContain("no-such-host.invalid");
+    // it alone is left out: what is written about the others goes on
+    expect(await atlas.ask(`${instances}/one?wait=applied`, "PATCH", { weight: 50 })).toMatchObject({ applied: 1 });
+    expect(await atlas.ask("/v1/services/identity?wait=applied", "PUT", { owner: "core" })).toMatchObject({
+      applied: 1,
+    });
     expect(await atlas.ask(`${instances}/two?wait=applied`, "DELETE")).toMatchObject({ applied: 1, total: 1 });
   });
 });

@@ -140,10 +140,12 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     runs = position;
     metrics.apply.observe(tookMs / 1_000);
     metrics.appliedRevision.set(position.revision);
-    metrics.rejected.set(applied.rejected.length);
-    for (const { service, error } of applied.rejected) {
+    metrics.rejected.set(applied.rejected.filter(({ instance }) => instance === undefined).length);
+    for (const { service, instance, error } of applied.rejected) {
       const known = rejected.some((rejection) => rejection.service === service && rejection.error === error);
-      if (!known) logger.error({ service }, `HAProxy refuses this definition, the last good one stays: ${error}`);
+      if (known) continue;
+      if (instance !== undefined) logger.warn({ service, instance }, error);
+      else logger.error({ service }, `HAProxy refuses this definition, the last good one stays: ${error}`);
     }
     rejected = applied.rejected;
     if (applied.reloaded) noteReload(applied.reasons);
@@ -152,7 +154,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       {
         generation: position.generation,
         revision: position.revision,
-        rejected: [...applied.rejected],
+        rejected: applied.rejected.map((rejection) => ({ ...rejection, error: rejection.error.slice(0, 2_000) })),
         reloaded: applied.reloaded,
         tookMs,
       },

@@ -200,7 +200,7 @@ describe("local instances", () => {
     const draining = locals.drain("identity", "here:5000", 10_000);
     expect(routed()?.draining).toBe(true);
     expect(await finish(draining)).toEqual({ generation: 1, revision: 3, registered: true, applied: 1, total: 1 });
-    expect(lines.at(-1)).toBe("PATCH S/instances/I?wait=applied&timeout=10000ms");
+    expect(lines.at(-1)).toBe("PATCH S/instances/I?agent=here&wait=applied&timeout=10000ms");
   });
 
   test("a drain without Atlas is not confirmed, and stands here", async () => {
@@ -220,7 +220,7 @@ describe("local instances", () => {
     hear();
     expect(await finish(locals.remove("identity", "here:5000"))).toMatchObject({ registered: true });
     expect(lines.slice(1)).toEqual([
-      "PATCH S/instances/I?wait=applied&timeout=10000ms",
+      "PATCH S/instances/I?agent=here&wait=applied&timeout=10000ms",
       "DELETE S/instances/I?agent=here",
     ]);
     expect(routed()).toBeUndefined();
@@ -258,7 +258,30 @@ describe("local instances", () => {
     hear();
     expect([...state.locals.keys()]).toEqual([ID]);
     await clock.advance(40_000);
-    expect(lines).toContain("DELETE S/instances/I?agent=here");
+    expect(lines).toContain("DELETE S/instances/I?agent=here&expired=true");
+  });
+
+  test("one that fell silent goes although its port answers, when another instance took the port over", async () => {
+    const { put, hear, locals, finish, clock, routed, lines } = setup();
+    await put({ ttlMs: 10_000 });
+    hear();
+    await clock.advance(12_000);
+    // silent, but its checks pass and nobody else is there: it may only have trouble with the socket
+    expect(routed()?.healthy).toBe(true);
+    await finish(locals.put("billing", "here:5000", putLocalSchema.parse({ port: 5000, ttlMs: 60_000 })));
+    hear();
+    await clock.advance(3_000);
+    expect(routed()).toBeUndefined();
+    expect(lines.at(-1)).toBe("DELETE S/instances/I?agent=here&expired=true");
+  });
+
+  test("two that share a port and both speak stay", async () => {
+    const { put, hear, locals, finish, clock, routed } = setup();
+    await put({ ttlMs: 60_000 });
+    await finish(locals.put("billing", "here:5000", putLocalSchema.parse({ port: 5000, ttlMs: 60_000 })));
+    hear();
+    await clock.advance(50_000);
+    expect(routed()?.healthy).toBe(true);
   });
 
   test("an instance that starts anew is proven anew", async () => {

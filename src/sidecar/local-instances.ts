@@ -219,6 +219,16 @@ export class LocalInstances {
     this.#options.metrics.locals.set(present.length);
   }
 
+  /** The id of an instance that listens where this one did, and still speaks. */
+  #successorOf({ id, spec }: LocalInstance): string | undefined {
+    const now = this.#options.clock.now();
+    for (const other of this.#state.locals.values()) {
+      const same = other.spec.address === spec.address && other.spec.port === spec.port;
+      if (same && other.id !== id && other.left === undefined && now < other.expiresAt) return other.id;
+    }
+    return undefined;
+  }
+
   /** How an instance is checked: as it just published, until Atlas has had its say. */
   #definitionOf({ definition, service }: LocalInstance): Definition {
     return definition ?? this.#state.definition(service);
@@ -244,10 +254,17 @@ export class LocalInstances {
       changed();
       this.#registrar.look(id);
     }
-    if (health.healthy === false && clock.now() >= current.expiresAt) {
-      logger.warn({ id }, "removed: it neither speaks nor answers");
-      this.#leave(id, "expired");
-      return undefined;
+    if (clock.now() >= current.expiresAt) {
+      // whoever took over its port answers the checks in its place
+      const successor = this.#successorOf(current);
+      if (health.healthy === false || successor !== undefined) {
+        logger.warn(
+          { id },
+          `removed: it ${successor === undefined ? "neither speaks nor answers" : `fell silent, and ${successor} has its port`}`,
+        );
+        this.#leave(id, "expired");
+        return undefined;
+      }
     }
     return healthcheck.intervalMs * (0.9 + 0.2 * random());
   }

@@ -140,6 +140,16 @@ test("one that left is deleted with this host as its agent", async () => {
   expect(sent.at(-1)).toBe("DELETE S/instances/here%3A5000?agent=here");
 });
 
+test("one that fell silent is deleted as expired: other hosts may look for themselves", async () => {
+  const { clock, sent, registrar, change } = setup();
+  registrar.look(ID);
+  await clock.advance(0);
+  change({ left: "expired" });
+  registrar.look(ID);
+  await clock.advance(0);
+  expect(sent.at(-1)).toBe("DELETE S/instances/here%3A5000?agent=here&expired=true");
+});
+
 test("a drain that waits is one PATCH that Atlas answers when everybody applied it", async () => {
   const { clock, sent, registrar, answer, change } = setup();
   registrar.look(ID);
@@ -147,7 +157,7 @@ test("a drain that waits is one PATCH that Atlas answers when everybody applied 
   change({ draining: true });
   answer(() => ({ applied: 3, total: 3 }));
   expect(await registrar.settleApplied(ID, 10_000)).toEqual({ generation: 1, revision: 2, applied: 3, total: 3 });
-  expect(sent.at(-1)).toBe("PATCH S/instances/here%3A5000?wait=applied&timeout=10000ms");
+  expect(sent.at(-1)).toBe("PATCH S/instances/here%3A5000?agent=here&wait=applied&timeout=10000ms");
 });
 
 test("a drain that Atlas already has is followed until everybody applied it", async () => {
@@ -164,6 +174,21 @@ test("a drain that Atlas already has is followed until everybody applied it", as
   await clock.advance(200);
   expect(await settled).toMatchObject({ revision: 1, applied: 3, total: 3 });
   expect(sent.slice(-3)).toEqual(["GET /v1/changes/1", "GET /v1/changes/1", "GET /v1/changes/1"]);
+});
+
+test("what a host refuses of others does not fail a drain that is followed", async () => {
+  const { clock, registrar, answer, change } = setup();
+  change({ draining: true });
+  registrar.look(ID);
+  await clock.advance(0);
+  const refusals = [
+    { host: "host9", service: "billing", error: "line 9" },
+    { host: "host9", service: "identity", instance: "lost:5000", error: "does not resolve" },
+  ];
+  answer(() => ({ applied: 1, total: 1, pending: [], rejected: refusals }));
+  expect(await registrar.settleApplied(ID, 10_000)).toMatchObject({ applied: 1, total: 1 });
+  answer(() => ({ applied: 0, total: 1, pending: [], rejected: [{ host: "host9", service: "identity", error: "x" }] }));
+  expect(errorCode(await registrar.settleApplied(ID, 10_000).catch((error: unknown) => error))).toBe("rejected");
 });
 
 test("a drain while Atlas is away ends with not_applied when the time is up", async () => {

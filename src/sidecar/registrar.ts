@@ -8,6 +8,8 @@ import { describeError } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import { type Serial, serial } from "../core/lib/serial.ts";
+import { rejectionSchema } from "../core/model/agent.ts";
+import { instanceId } from "../core/model/names.ts";
 import { type Position, positionSchema } from "../core/model/position.ts";
 import type { LocalInstance, Step } from "./local-instance.ts";
 
@@ -80,7 +82,7 @@ const changeSchema = z.object({
   total: z.int(),
   pending: z.array(z.string()),
   unreachable: z.array(z.string()).default([]),
-  rejected: z.array(z.object({ host: z.string(), service: z.string(), error: z.string() })).default([]),
+  rejected: z.array(rejectionSchema.extend({ host: z.string() })).default([]),
 });
 
 export function createRegistrar(options: RegistrarOptions): Registrar {
@@ -141,7 +143,7 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
   const write = ({ local, step }: Task, waitMs: number | undefined): Promise<Written> => {
     const service = `/v1/services/${local.service}`;
     const instance = `${service}/instances/${encodeURIComponent(local.instance)}`;
-    const query = waitMs === undefined ? "" : `?wait=applied&timeout=${waitMs}ms`;
+    const wait = waitMs === undefined ? {} : { wait: "applied", timeout: `${waitMs}ms` };
     const timeoutMs = ANSWER_MS + (waitMs ?? 0);
     const ask = (path: string, method: "PUT" | "PATCH" | "DELETE", body?: unknown): Promise<Written> =>
       client.request(path, { method, body, schema: writtenSchema, timeoutMs, signal: ending.signal });
@@ -149,11 +151,14 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
       case "define":
         return ask(`${service}?publish=true`, "PUT", step.definition);
       case "put":
-        return ask(`${instance}${query}`, "PUT", step.put);
+        return ask(withQuery(instance, wait), "PUT", step.put);
       case "patch":
-        return ask(`${instance}${query}`, "PATCH", step.patch);
+        return ask(withQuery(instance, { agent: host, ...wait }), "PATCH", step.patch);
       case "delete":
-        return ask(`${instance}?agent=${encodeURIComponent(host)}`, "DELETE");
+        return ask(
+          withQuery(instance, { agent: host, ...(local.left === "expired" ? { expired: "true" } : {}) }),
+          "DELETE",
+        );
     }
   };
 
@@ -188,14 +193,15 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
     void run();
   };
 
-  const waitApplied = async (revision: number, deadline: number): Promise<AppliedCount> => {
+  const waitApplied = async (id: string, revision: number, deadline: number): Promise<AppliedCount> => {
     for (;;) {
       const change = await client.request(`/v1/changes/${revision}`, {
         schema: changeSchema,
         timeoutMs: ANSWER_MS,
         signal: ending.signal,
       });
-      const { applied, total, pending, unreachable, rejected } = change;
+      const { applied, total, pending, unreachable } = change;
+      const rejected = change.rejected.filter((rejection) => concerns(rejection, id));
       if (rejected.length > 0) throw rejectedProblem(rejected);
       if (pending.length === 0 && unreachable.length === 0) return { applied, total };
       if (clock.now() >= deadline) throw notApplied(`${applied} of ${total} agents run it`, { pending, unreachable });
@@ -217,7 +223,7 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
         const count =
           written?.changed === true && written.applied !== undefined && written.total !== undefined
             ? { applied: written.applied, total: written.total }
-            : await waitApplied(revision, deadline);
+            : await waitApplied(id, revision, deadline);
         return { generation, revision, ...count };
       } catch (error) {
         if (error instanceof ProblemFault) throw error;
@@ -263,6 +269,16 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
       await Promise.all([...lines.values()].map(({ work }) => work.idle()));
     },
   };
+}
+
+function withQuery(path: string, query: Readonly<Record<string, string>>): string {
+  const text = new URLSearchParams(query).toString();
+  return text === "" ? path : `${path}?${text}`;
+}
+
+/** Whether a refusal is about that instance, or all of its service: others are not the writer's. */
+function concerns({ service, instance }: { service: string; instance?: string | undefined }, id: string): boolean {
+  return instance === undefined ? id.startsWith(`${service}/`) : id === instanceId(service, instance);
 }
 
 function notApplied(message: string, extra: Readonly<Record<string, unknown>>): ProblemFault {

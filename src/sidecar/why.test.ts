@@ -108,3 +108,23 @@ test("an unknown service is said to be unknown", () => {
   state.view = emptyView(emptySnapshot("local"));
   expect(why(state, [])).toMatchObject({ known: false, usable: 0, total: 0, servers: [] });
 });
+
+test("a verdict that checks are about to change is said in words", () => {
+  const state = new HostState("local", "here");
+  state.view = emptyView(snapshotOf(7, [instanceOf("identity/a:5000"), instanceOf("identity/b:5000")]));
+  const answer = why(state, [server("a:5000", "UP 1/3", "check 500, 3 ms"), server("b:5000", "DOWN 1/2")]);
+  expect(reasons(answer)).toEqual([
+    ["a:5000", "UP", "check 500, 3 ms, 1 more failed check and it is down"],
+    ["b:5000", "DOWN", "check 200, 3 ms, 1 of 2 passes towards UP"],
+  ]);
+  expect(answer.usable).toBe(1);
+});
+
+test("an instance that was left out is not a refused definition", () => {
+  const state = new HostState("local", "here");
+  state.view = emptyView(snapshotOf(7, [instanceOf("identity/a:5000")]));
+  const rejected = [
+    { service: "identity", instance: "a:5000", error: "a:5000 is left out: its address does not resolve" },
+  ];
+  expect(why(state, [], { rejected }).notes).toEqual(["a:5000 is left out: its address does not resolve"]);
+});

@@ -32,18 +32,22 @@ export function explain({ service, state, servers, connected, rejected, lastRelo
     .map((instance): Answer => {
       const hold = state.view.holds.get(instance.id);
       const server = running.get(instance.id);
-      const status = server?.status ?? "ABSENT";
+      const { status, progress } = verdictOf(server?.status ?? "ABSENT");
       return {
         instance: instance.instance,
         address: instance.address,
         port: instance.port,
         haproxy: hold === undefined ? status : `HELD ${status}`,
         usable: isUsable(instance) && /^(UP|no check)/i.test(status),
-        because: because(instance, server, hold, input),
+        because: [because(instance, server, hold, input), progress].filter((part) => part !== undefined).join(", "),
       };
     })
     .sort((a, b) => a.instance.localeCompare(b.instance));
-  const refusal = rejected.find((rejection) => rejection.service === service);
+  const refusals = rejected
+    .filter((rejection) => rejection.service === service)
+    .map(({ instance, error }) =>
+      instance === undefined ? `HAProxy refuses its definition, its last good form stays: ${error}` : error,
+    );
   const problems = instances.flatMap(({ id, instance, service: owner }) => {
     const problem = owner === service ? input.problem(id) : undefined;
     return problem === undefined ? [] : [`${instance}: ${problem}`];
@@ -59,11 +63,20 @@ export function explain({ service, state, servers, connected, rejected, lastRelo
     generation: state.position.generation,
     atlas: { connected },
     lastReload,
-    notes: [
-      ...(refusal === undefined ? [] : [`HAProxy refuses its definition, its last good form stays: ${refusal.error}`]),
-      ...problems,
-      ...input.notes,
-    ],
+    notes: [...refusals, ...problems, ...input.notes],
+  };
+}
+
+/** HAProxy says `UP 1/3` or `DOWN 1/2` while checks go against a verdict, and have not yet changed it. */
+function verdictOf(words: string): { readonly status: string; readonly progress: string | undefined } {
+  const [, status, passed, needed] = /^(UP|DOWN) (\d+)\/(\d+)$/.exec(words) ?? [];
+  if (status === undefined) return { status: words, progress: undefined };
+  return {
+    status,
+    progress:
+      status === "UP"
+        ? `${passed} more failed ${passed === "1" ? "check" : "checks"} and it is down`
+        : `${passed} of ${needed} passes towards UP`,
   };
 }
 

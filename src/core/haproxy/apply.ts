@@ -76,7 +76,8 @@ export function createProxy(options: ProxyOptions): Proxy {
     wanted = accepted;
     const lost = layout.unresolved.map(({ service, instance, address }) => ({
       service,
-      error: `instance ${instance} is left out: its address ${address} does not resolve on this host`,
+      instance,
+      error: `${instance} is left out: its address ${address} does not resolve on this host`,
     }));
     return { accepted, rejected: [...rejected, ...lost] };
   };

@@ -41,7 +41,7 @@ export type Desired = {
 
 /** What became of a `Desired`, after HAProxy was read back. */
 export type Applied = {
-  /** Services whose definition HAProxy refused: they stay in their last good form. */
+  /** Services whose definition HAProxy refused: they stay in their last good form. And instances that were left out. */
   readonly rejected: readonly Rejection[];
   readonly reloaded: boolean;
   /** Why it was reloaded, one line each; empty when it was not. */

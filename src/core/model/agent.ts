@@ -1,9 +1,16 @@
 import { z } from "zod";
-import { hostName, serviceName } from "./names.ts";
+import { hostName, instanceNameSchema, serviceName } from "./names.ts";
 import { positionSchema } from "./position.ts";
 
-/** What an agent refused, with HAProxy's words: that service stays in its last good form on that host. */
-export const rejectionSchema = z.object({ service: serviceName, error: z.string().max(2_000) });
+/**
+ * What an agent refused, in words. A service stays in its last good form on that host; with `instance` it is that one alone,
+ * which is left out (its address does not resolve there), and refuses only writes about it.
+ */
+export const rejectionSchema = z.object({
+  service: serviceName,
+  instance: instanceNameSchema.optional(),
+  error: z.string().max(2_000),
+});
 export type Rejection = z.output<typeof rejectionSchema>;
 
 /** `POST /v1/agents/:host/acks`: this host's HAProxy runs that position (read back, not hoped). */
