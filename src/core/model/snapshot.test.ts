@@ -46,6 +46,21 @@ const normal = (snapshot: Snapshot | undefined): unknown =>
   };
 
 describe("applying a delta", () => {
+  test("keeps a bounded number of removals, the newest, and all of the last change", () => {
+    let now: Snapshot = { ...start, instances: [] };
+    const remove = (ids: readonly string[]): void => {
+      const change = { put: [], delete: ids.map((id) => ({ id, reason: "expired" as const })) };
+      now = applyDelta(now, delta(now.revision, now.revision + 1, { instances: change })) ?? now;
+    };
+    for (let round = 0; round < 1_200; round += 1) remove([`identity/${round}`]);
+    remove(["identity/500"]);
+    expect(now.removed).toHaveLength(1_000);
+    expect(now.removed.at(-1)).toEqual({ id: "identity/500", reason: "expired", revision: now.revision });
+    expect(now.removed.some(({ id }) => id === "identity/0")).toBe(false);
+    remove(Array.from({ length: 1_500 }, (_, index) => `billing/${index}`));
+    expect(now.removed).toHaveLength(1_500);
+  });
+
   test("puts, replaces and removes, and remembers why", () => {
     const after = applyDelta(
       start,

@@ -106,16 +106,22 @@ function applyInstances(instances: readonly Instance[], change: Delta["instances
   return [...next, ...put.values()];
 }
 
+/**
+ * A reader of deltas keeps so many removals, the newest, and always those of the last delta: nobody tells it when 24 h are
+ * over, and a reason is only asked for in the moment of a removal. Months of deploys would fill the memory otherwise.
+ */
+const REMOVED_KEPT = 1_000;
+
 function applyRemoved(removed: readonly Removal[], { revision, instances }: Delta): readonly Removal[] {
   if (instances.delete.length === 0 && (removed.length === 0 || instances.put.length === 0)) return removed;
   const next = new Map(removed.map((removal) => [removal.id, removal]));
   for (const { id, reason } of instances.delete) {
     // an unexplained removal leaves no reason of an earlier one behind
-    if (reason === undefined) next.delete(id);
-    else next.set(id, { id, reason, revision });
+    next.delete(id);
+    if (reason !== undefined) next.set(id, { id, reason, revision });
   }
   for (const { id } of instances.put) next.delete(id);
-  return [...next.values()];
+  return [...next.values()].slice(-Math.max(REMOVED_KEPT, instances.delete.length));
 }
 
 /**
