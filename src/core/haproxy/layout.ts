@@ -1,5 +1,6 @@
 // What HAProxy should look like, in its own words (backends, servers, drain, down), before it becomes text (render.ts) or
 // commands (plan.ts). Pure: the same desired state makes the same layout.
+import { isIP } from "node:net";
 import type { Instance } from "../model/instance.ts";
 import type { Definition } from "../model/service.ts";
 import type { Desired } from "./proxy.ts";
@@ -94,13 +95,43 @@ export function layoutOf(desired: Desired, addressOf: AddressOf, previous?: Layo
       tcp.push(service);
       continue;
     }
-    const servers = serversOf(instances.get(service) ?? [], definition, addressOf, unresolved);
+    const own = instances.get(service) ?? [];
     const checks = checkIntervals(definition.healthcheck.intervalMs, desired.agents);
     const before = previous?.backends.get(service);
+    if (before !== undefined && isFrom(before, definition, checks, own)) {
+      backends.set(service, before);
+      continue;
+    }
+    const fixed = unresolved.length;
+    const servers = serversOf(own, definition, addressOf, unresolved);
     const same = before !== undefined && sameBackend(before, definition, checks, servers);
-    backends.set(service, same ? before : { service, name: backendName(service), definition, checks, servers });
+    const backend = same ? before : { service, name: backendName(service), definition, checks, servers };
+    if (fixed === unresolved.length && own.every(({ address }) => isIP(address) !== 0)) sources.set(backend, own);
+    backends.set(service, backend);
   }
   return { backends, tcp, unresolved };
+}
+
+/** What a backend was made of, unless names are in it: those may resolve to something else by now. */
+const sources = new WeakMap<Backend, readonly Instance[]>();
+
+function isFrom(
+  backend: Backend,
+  definition: Definition,
+  checks: CheckIntervals,
+  instances: readonly Instance[],
+): boolean {
+  const source = sources.get(backend);
+  return (
+    source?.length === instances.length &&
+    sameFrame(backend, definition, checks) &&
+    source.every((instance, index) => instance === instances[index])
+  );
+}
+
+function sameFrame(backend: Backend, definition: Definition, checks: CheckIntervals): boolean {
+  const { steadyMs, hastyMs } = backend.checks;
+  return backend.definition === definition && steadyMs === checks.steadyMs && hastyMs === checks.hastyMs;
 }
 
 /** Those that cannot be reached at all are put into `unresolved`. */
@@ -146,9 +177,7 @@ function sameBackend(
   servers: readonly Server[],
 ): boolean {
   return (
-    before.definition === definition &&
-    before.checks.steadyMs === checks.steadyMs &&
-    before.checks.hastyMs === checks.hastyMs &&
+    sameFrame(before, definition, checks) &&
     before.servers.length === servers.length &&
     before.servers.every((server, index) => server === servers[index])
   );

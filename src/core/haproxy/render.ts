@@ -47,24 +47,30 @@ export function render(
   structure: Structure,
   foundDown: ReadonlySet<string> = NONE,
 ): Rendered {
-  const parts: string[] = [renderFrame(context, structure.id, layout.tcp)];
-  const lines = new Map<string, readonly [number, number]>();
-  let line = countLines(parts[0] ?? "");
-  for (const backend of layout.backends.values()) {
-    const text = `\n${renderBackend(backend, foundDown)}`;
-    parts.push(text);
-    const length = countLines(text);
-    lines.set(backend.service, [line + 1, line + length]);
-    line += length;
-  }
+  const frame = renderFrame(context, structure.id, layout.tcp);
+  const backends = [...layout.backends.values()].map((backend) => renderBackend(backend, foundDown));
   return {
     files: {
       [FILES.services]: renderServices(layout),
       [FILES.unpinnable]: renderUnpinnable(layout),
-      [FILES.config]: parts.join(""),
+      [FILES.config]: `${frame}${backends.join("")}`,
     },
-    lines,
+    // only a complaint asks for them
+    get lines() {
+      return linesOf(layout, frame, backends);
+    },
   };
+}
+
+function linesOf(layout: Layout, frame: string, backends: readonly string[]): Rendered["lines"] {
+  const lines = new Map<string, readonly [number, number]>();
+  let line = countLines(frame);
+  for (const [index, service] of [...layout.backends.keys()].entries()) {
+    const length = countLines(backends[index] ?? "");
+    lines.set(service, [line + 1, line + length]);
+    line += length;
+  }
+  return lines;
 }
 
 const NONE: ReadonlySet<string> = new Set();
@@ -108,10 +114,19 @@ function renderServices(layout: Layout): string {
 
 /** Where a pinned request must not go, although HAProxy knows the server: `BACKEND/SERVER`. */
 function renderUnpinnable(layout: Layout): string {
-  const rows = [...layout.backends.values()].flatMap((backend) =>
-    backend.servers.filter(({ health }) => health === "down").map((server) => `${backend.name}/${server.name}\n`),
-  );
+  const rows = [...layout.backends.values()].map(unpinnableOf);
   return `# servers that are down or leaving: a request pinned to one gets 503\n${rows.join("")}`;
+}
+
+const unpinnableCache = new WeakMap<Backend, string>();
+
+function unpinnableOf(backend: Backend): string {
+  const cached = unpinnableCache.get(backend);
+  if (cached !== undefined) return cached;
+  const down = backend.servers.filter(({ health }) => health === "down");
+  const text = down.map((server) => `${backend.name}/${server.name}\n`).join("");
+  unpinnableCache.set(backend, text);
+  return text;
 }
 
 /** A problem document (RFC 9457) as one HAProxy log-format string; `detail` may hold %[…] expressions. */
@@ -277,7 +292,7 @@ function renderBackend(backend: Backend, foundDown: ReadonlySet<string>): string
   const rows = servers.map(
     (server) => `    ${renderServer(server, foundDown.has(`${backend.name}/${server.name}`))}\n`,
   );
-  const text = `# ${comment}\nbackend ${backend.name} from service\n${directivesOf(backend)}${rows.join("")}`;
+  const text = `\n# ${comment}\nbackend ${backend.name} from service\n${directivesOf(backend)}${rows.join("")}`;
   if (foundDown.size === 0) backendCache.set(backend, text);
   return text;
 }
