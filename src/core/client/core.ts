@@ -1,5 +1,5 @@
 // What clients made from one another share: time, chance, the environment, and what is known of each service.
-import { type Clock, systemClock } from "../lib/clock.ts";
+import { type Clock, steadyClock } from "../lib/clock.ts";
 import { type Alarms, alarms } from "./alarms.ts";
 import { type Bulkheads, bulkheads } from "./bulkhead.ts";
 import { invalidRequest } from "./error.ts";
@@ -9,7 +9,7 @@ import { requestPlaces } from "./transport.ts";
 
 /** What a client is made of; tests give their own. */
 export type ClientParts = {
-  /** @default the system's */
+  /** @default the system's, unmoved by whoever sets it: deadlines are compared with it */
   readonly clock?: Clock;
   /** Returns a number in [0, 1). @default Math.random */
   readonly random?: () => number;
@@ -45,7 +45,7 @@ export function createCore(parts: ClientParts = {}): Core {
   const addresses = new Map<string, string | undefined>();
   let router: string | undefined;
 
-  const clock = parts.clock ?? systemClock;
+  const clock = parts.clock ?? steadyClock;
 
   return {
     clock,

@@ -1,5 +1,5 @@
 // What really leaves and arrives, against servers on raw sockets that count it.
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterEach, describe, expect, spyOn, test } from "bun:test";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { createSmartClient, type SmartClient } from "./client.ts";
 import { SmartClientError } from "./error.ts";
@@ -285,6 +285,19 @@ describe("a timeout of 500 ms", () => {
     const response = await client.get("service://identity/");
     return response.text();
   }
+
+  test("settles by itself when somebody sets the machine's clock back", async () => {
+    const server = await rawServer(() => undefined);
+    const call = failureOf(clientOf(server, options).get("service://identity/").text());
+    await until(() => server.count() === 1);
+    const anHourAgo = Date.now() - 3_600_000;
+    const clock = spyOn(Date, "now").mockImplementation(() => anHourAgo);
+    try {
+      expect((await call).kind).toBe("timeout");
+    } finally {
+      clock.mockRestore();
+    }
+  });
 
   test("settles by itself when the connection itself stalls", async () => {
     const { url, stop } = await fullListener();

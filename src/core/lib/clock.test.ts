@@ -108,3 +108,11 @@ function countListeners(signal: AbortSignal): () => number {
   };
   return () => count;
 }
+
+test("a wait of more than 2^31 ms, or for ever, does not end at once", async () => {
+  let fired = 0;
+  const cancels = [3_000_000_000, Number.POSITIVE_INFINITY].map((ms) => systemClock.after(ms, () => (fired += 1)));
+  await systemClock.sleep(20);
+  for (const cancel of cancels) cancel();
+  expect(fired).toBe(0);
+});

@@ -6,7 +6,7 @@ export type Cancel = () => void;
 export interface Clock {
   /** Milliseconds since the epoch. */
   now(): number;
-  /** Calls `run` once after `ms` milliseconds. A timer keeps the process alive: whoever stops must cancel it. */
+  /** Calls `run` once after `ms` milliseconds, however many. A timer keeps the process alive: whoever stops must cancel it. */
   after(ms: number, run: () => void): Cancel;
   /**
    * Resolves after `ms` milliseconds.
@@ -36,7 +36,16 @@ function sleepWith(after: Clock["after"]): Clock["sleep"] {
     });
 }
 
+/** setTimeout fires at once for more. */
+const LONGEST_MS = 2 ** 31 - 1;
+
 const realAfter: Clock["after"] = (ms, run) => {
+  if (ms > LONGEST_MS) {
+    let cancel = realAfter(LONGEST_MS, () => {
+      cancel = realAfter(ms - LONGEST_MS, run);
+    });
+    return () => cancel();
+  }
   const timer = setTimeout(run, ms);
   return () => clearTimeout(timer);
 };
