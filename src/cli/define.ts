@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { type AtlasClient, AtlasProblem } from "../core/api/atlas-client.ts";
 import { Fault } from "../core/lib/errors.ts";
+import { plainly } from "../core/lib/plainly.ts";
 import { definitionSchema } from "../core/model/service.ts";
 import { type Assignment, type JsonMap, parseAssignments, readings, readMapFile, withValue } from "./assignments.ts";
 import { type Command, defineCommand, usageError } from "./command.ts";
@@ -90,7 +91,7 @@ type Issue = { readonly key: string; readonly message: string; readonly unknown:
 const NESTED: Readonly<Record<string, readonly string[]>> = nestedKeys();
 
 function issuesOf(definition: JsonMap): readonly Issue[] {
-  const { error } = definitionSchema.safeParse(definition);
+  const { error } = definitionSchema.safeParse(definition, { error: plainly });
   return (error?.issues ?? []).flatMap((issue): Issue[] => {
     const path = issue.path.join(".");
     if (issue.code !== "unrecognized_keys") return [{ key: path, message: issue.message, unknown: false }];

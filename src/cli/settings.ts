@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { type AtlasClient, AtlasProblem } from "../core/api/atlas-client.ts";
 import { Fault } from "../core/lib/errors.ts";
+import { plainly } from "../core/lib/plainly.ts";
 import { settingsHistorySchema } from "../core/model/answers.ts";
 import { type Settings, settingsSchema, settingsValuesSchema } from "../core/model/settings.ts";
 import { type Assignment, type JsonMap, parseAssignments, readings, readMapFile, textOf } from "./assignments.ts";
@@ -147,7 +148,7 @@ function edited(current: JsonMap, assignments: readonly Assignment[], unset: rea
 }
 
 function checkSettings(values: JsonMap): void {
-  const { error } = settingsValuesSchema.safeParse(values);
+  const { error } = settingsValuesSchema.safeParse(values, { error: plainly });
   if (error === undefined) return;
   const lines = error.issues.map((issue) => {
     const message = issue.code === "invalid_key" ? issue.issues[0]?.message : undefined;

@@ -53,13 +53,11 @@ describe("smartstack.yaml", () => {
     expect(refusal("name: Identity\nowner: core\nprot: 5000\nhealthcheck:\n  path: /x\n  rise: many\n")).toBe(
       [
         "smartstack.yaml:1: name: a service name is 1 to 63 of a–z, 0–9 and '-', and begins with a letter",
-        "smartstack.yaml:4: healthcheck: Invalid input",
+        "smartstack.yaml:6: healthcheck.rise: must be a number, not text",
         "smartstack.yaml:3: prot: is not a known field",
       ].join("\n"),
     );
-    expect(refusal("owner: core\n")).toBe(
-      "smartstack.yaml:1: name: Invalid input: expected string, received undefined",
-    );
+    expect(refusal("owner: core\n")).toBe("smartstack.yaml:1: name: is missing; it must be text");
     expect(refusal("name: a\nentry: a.ts\ncommand: [b]\n")).toBe(
       "smartstack.yaml:3: command: a service has an entry or a command, not both",
     );
@@ -69,6 +67,6 @@ describe("smartstack.yaml", () => {
   test("that is no YAML, or no keys and values, says where", () => {
     expect(refusal("name: [\n")).toStartWith("smartstack.yaml:2: ");
     expect(refusal("- a\n- b\n")).toBe("smartstack.yaml:1: must hold keys and values, one a line");
-    expect(refusal("")).toBe("smartstack.yaml:1: name: Invalid input: expected string, received undefined");
+    expect(refusal("")).toBe("smartstack.yaml:1: name: is missing; it must be text");
   });
 });

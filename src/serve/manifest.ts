@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { Fault } from "../core/lib/errors.ts";
 import { fieldErrors } from "../core/lib/http.ts";
+import { plainly } from "../core/lib/plainly.ts";
 import { port, serviceName } from "../core/model/names.ts";
 import { type Definition, definitionSchema } from "../core/model/service.ts";
 import { type FileIssue, parseYaml, type YamlFile } from "./yaml.ts";
@@ -17,7 +18,7 @@ const manifestSchema = z
     command: z.array(z.string()).min(1, "must name a program").optional(),
     port: port.optional(),
     /** A path alone, or the whole of it. */
-    healthcheck: z.union([z.string(), healthcheck]).optional(),
+    healthcheck: z.preprocess((given) => (typeof given === "string" ? { path: given } : given), healthcheck.optional()),
     ...published,
   })
   .refine(({ entry, command }) => entry === undefined || command === undefined, {
@@ -45,7 +46,7 @@ const HEALTHCHECK_PATH = { entry: "/readyz", command: "/healthcheck" } as const;
 export function parseManifest(text: string, path: string): Manifest {
   const file = parseYaml(text);
   if (file.issues.length > 0) throw manifestFault(path, file.issues);
-  const result = manifestSchema.safeParse(file.values);
+  const result = manifestSchema.safeParse(file.values, { error: plainly });
   if (!result.success) throw manifestFault(path, issuesOf(result.error, file));
   const { name, entry, command, port: portNumber } = result.data;
   const run: Manifest["run"] =
@@ -53,10 +54,8 @@ export function parseManifest(text: string, path: string): Manifest {
   // from the file as written: what it leaves out of the healthcheck takes the default of its kind
   const { name: _name, entry: _entry, command: _command, port: _port, healthcheck: given, ...rest } = file.values;
   const check = typeof given === "string" ? { path: given } : (given ?? {});
-  const definition = definitionSchema.safeParse({
-    ...rest,
-    healthcheck: { path: HEALTHCHECK_PATH[run.kind], ...check },
-  });
+  const written = { ...rest, healthcheck: { path: HEALTHCHECK_PATH[run.kind], ...check } };
+  const definition = definitionSchema.safeParse(written, { error: plainly });
   if (!definition.success) throw manifestFault(path, issuesOf(definition.error, file));
   return { name, run, port: portNumber, definition: definition.data };
 }

@@ -106,7 +106,7 @@ describe("a configuration", () => {
       "PAGE_SIZE (settings.yaml:1): must be a number",
       "DEBUG (environment DEBUG): must be true or false",
       "PORTS (environment PORTS): 1: must be a number",
-      'MODE (environment MODE): Invalid option: expected one of "fast"|"safe"',
+      "MODE (environment MODE): must be one of fast, safe",
     ]);
   });
 
@@ -141,6 +141,16 @@ describe("a secret", () => {
 
   test("is masked where values are shown, and so is what is only named like one", () => {
     expect(resolved.provenance.map(({ shown }) => shown)).toEqual(["[secret]", "[secret]"]);
+  });
+
+  test("is masked inside of a value, and as the password of a URL", () => {
+    const values = {
+      DATABASE: { host: "db", password: planted },
+      UPSTREAMS: [`redis://me:${planted}@host/0`],
+      PAGE: "http://a/b",
+    };
+    const shown = resolveServiceConfig(values, []).provenance.map((one) => one.shown);
+    expect(shown).toEqual(['{"host":"db","password":"[secret]"}', '["redis://me:[secret]@host/0"]', "http://a/b"]);
   });
 
   test("does not appear in the message that refuses it", () => {

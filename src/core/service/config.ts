@@ -2,6 +2,7 @@
 // where it came from. Pure: files and the environment are read by whoever makes the layers.
 import { z } from "zod";
 import { Fault } from "../lib/errors.ts";
+import { plainly } from "../lib/plainly.ts";
 import { isSecretName, MASK, Secret, SecretKey } from "./secret.ts";
 
 /** A plain value whose type is the schema, a zod schema, or `secret()`. */
@@ -106,8 +107,11 @@ export function resolveServiceConfig(defaults: Defaults, layers: readonly Config
   return { config: Object.freeze(config), provenance };
 }
 
+/** Without what Runscope's rule hides in a part of it, and without the password of a URL. */
 function show(value: unknown): string {
-  return typeof value === "string" ? value : (JSON.stringify(value) ?? "");
+  const hide = (name: string, part: unknown): unknown => (isSecretName(name) ? MASK : part);
+  const text = typeof value === "string" ? value : (JSON.stringify(value, hide) ?? "");
+  return text.replaceAll(/(\b[a-z][a-z0-9+.-]*:\/\/[^\s/:@"]*:)[^\s/"]*@/gi, `$1${MASK}@`);
 }
 
 type Read = { readonly ok: true; readonly value: unknown } | { readonly ok: false; readonly message: string };
@@ -181,7 +185,7 @@ function required(key: string): Read {
 }
 
 function check(schema: z.ZodType, value: unknown): Read {
-  const result = schema.safeParse(value);
+  const result = schema.safeParse(value, { error: plainly });
   if (result.success) return { ok: true, value: result.data };
   const message = result.error.issues
     .map((issue) => (issue.path.length === 0 ? issue.message : `${issue.path.join(".")}: ${issue.message}`))
