@@ -1,4 +1,4 @@
-import { expect, test } from "bun:test";
+import { expect, spyOn, test } from "bun:test";
 import { Fault } from "../core/lib/errors.ts";
 import type { Running } from "../core/lib/running.ts";
 import { runProgram } from "./lifecycle.ts";
@@ -60,4 +60,29 @@ test("a failing stop is the program's failure, not a hang", async () => {
   await Promise.resolve();
   process.emit("SIGTERM", "SIGTERM");
   expect(outcome).rejects.toThrow("will not stop");
+});
+
+test("a start that waits for ever ends when it is interrupted, which is no failure", async () => {
+  const outcome = runProgram(
+    (interrupt) =>
+      new Promise<Running>((_, reject) => {
+        interrupt.addEventListener("abort", () => reject(interrupt.reason));
+      }),
+  );
+  process.emit("SIGTERM", "SIGTERM");
+  expect(await outcome).toBeUndefined();
+});
+
+test("a SIGHUP that fails ends nothing", async () => {
+  const running = program();
+  const outcome = runProgram(async () => running, { onHangup: () => Promise.reject(new Error("no such directory")) });
+  await Promise.resolve();
+  await Promise.resolve();
+  const told = spyOn(console, "error").mockImplementation(() => undefined);
+  process.emit("SIGHUP", "SIGHUP");
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(told.mock.calls).toEqual([["smartstack: SIGHUP: no such directory"]]);
+  told.mockRestore();
+  running.end(undefined);
+  await outcome;
 });

@@ -1,5 +1,5 @@
 // How a command that runs a program ends: by a signal, by the program itself, or, when somebody is in a hurry, by a second signal.
-import type { Fault } from "../core/lib/errors.ts";
+import { describeError, Fault } from "../core/lib/errors.ts";
 import type { Running } from "../core/lib/running.ts";
 
 export type Hooks<R extends Running> = {
@@ -12,35 +12,42 @@ export type Hooks<R extends Running> = {
 /**
  * Starts a program and waits until it is over. SIGINT and SIGTERM stop it, also while it is still starting; the second of them
  * ends the process at once, with 128 + the signal's number.
+ * @param start its signal aborts when it should not go on: then it may throw that reason, which is no failure
  * @returns the reason when it ended by itself
  * @throws what starting or stopping threw
  */
 export async function runProgram<R extends Running>(
-  start: () => Promise<R>,
+  start: (interrupt: AbortSignal) => Promise<R>,
   hooks: Hooks<R> = {},
 ): Promise<Fault | undefined> {
   let running: R | undefined;
-  let asked = false;
+  const interrupt = new AbortController();
   const failure = Promise.withResolvers<never>();
   const stop = (program: R): void => void program.stop().catch(failure.reject);
   const onStop = (_name: NodeJS.Signals, signal: number): void => {
-    if (asked) {
+    if (interrupt.signal.aborted) {
       if (running !== undefined) hooks.onHurry?.(running);
       process.exit(128 + signal);
     }
-    asked = true;
+    interrupt.abort(new Fault({ code: "interrupted", message: "was told to stop while it started" }));
     if (running !== undefined) stop(running);
   };
   const onHangup = (): void => {
-    if (running !== undefined) void hooks.onHangup?.(running);
+    // rereading is an attempt: what it failed with is no reason to end a program that runs
+    void (async () => {
+      if (running !== undefined) await hooks.onHangup?.(running);
+    })().catch((error: unknown) => console.error(`smartstack: SIGHUP: ${describeError(error)}`));
   };
   process.on("SIGINT", onStop);
   process.on("SIGTERM", onStop);
   process.on("SIGHUP", onHangup);
   try {
-    running = await start();
-    if (asked) stop(running);
+    running = await start(interrupt.signal);
+    if (interrupt.signal.aborted) stop(running);
     return await Promise.race([running.ended, failure.promise]);
+  } catch (error) {
+    if (running === undefined && interrupt.signal.aborted && error === interrupt.signal.reason) return undefined;
+    throw error;
   } finally {
     process.off("SIGINT", onStop);
     process.off("SIGTERM", onStop);

@@ -100,8 +100,9 @@ async function serveEntry({ values, sources }: ServeInvocation, located: Located
     return EXIT.done;
   }
   const fault = await runProgram(
-    async () => {
+    async (interrupt) => {
       const running = await startServe({
+        interrupt,
         service,
         manifest,
         directory: located.directory,
@@ -165,24 +166,19 @@ async function serveAnyCommand({ values, sources }: ServeInvocation, located: Lo
 }
 
 async function serveDev(directory: string): Promise<ExitCode> {
-  const { startDev } = await import("../serve/dev.ts");
+  const { onceAgain, startDev } = await import("../serve/dev.ts");
+  const { argv, environment } = onceAgain(process.argv.slice(2), inheritedEnvironment());
   await runProgram(
     () =>
       startDev({
         directory,
-        command: [...ownCommand(), ...withoutDev(process.argv.slice(2))],
-        environment: { ...inheritedEnvironment(), SMARTSTACK_DEV: undefined },
+        command: [...ownCommand(), ...argv],
+        environment,
         say: (line) => console.error(`smartstack: ${line}`),
       }),
     { onHurry: (running) => running.kill() },
   );
   return EXIT.done;
-}
-
-/** What stands behind `--` is the command's own. */
-function withoutDev(argv: readonly string[]): readonly string[] {
-  const end = argv.indexOf("--");
-  return argv.filter((argument, index) => argument !== "--dev" || (end >= 0 && index > end));
 }
 
 function defaultLogDirectory(): string {

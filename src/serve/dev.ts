@@ -9,7 +9,7 @@ import type { Running } from "../core/lib/running.ts";
 export type DevConfig = {
   /** Watched, with everything below it. */
   readonly directory: string;
-  /** Starts the service, without --dev. */
+  /** Starts the service; see `onceAgain`. */
   readonly command: readonly string[];
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly say: (line: string) => void;
@@ -18,6 +18,23 @@ export type DevConfig = {
 /** Editors save in several steps; one restart for all of them, in ms. */
 const SETTLE_MS = 100;
 const IGNORED = /(?:^|\/)(?:node_modules|\.[^/]*)(?:\/|$)|\.(?:log|lock|tmp|swp)$|~$/;
+
+/**
+ * The same invocation without --dev, wherever that was said: a service that is served by --dev must not do the same again.
+ * What stands behind `--` is the command's own.
+ */
+export function onceAgain(
+  argv: readonly string[],
+  environment: DevConfig["environment"],
+): { readonly argv: readonly string[]; readonly environment: DevConfig["environment"] } {
+  const end = argv.indexOf("--");
+  const own = (index: number): boolean => end >= 0 && index > end;
+  return {
+    argv: argv.filter((argument, index) => own(index) || !/^--dev(?:=|$)/.test(argument)),
+    // said, not left out: a configuration file may say true
+    environment: { ...environment, SMARTSTACK_DEV: "false" },
+  };
+}
 
 export interface RunningDev extends Running {
   /** Kills the service now. */

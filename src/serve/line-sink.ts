@@ -2,6 +2,7 @@
 // many places it goes to. A place that stalls (a full pipe, a dead disk) costs its lines, which are counted, never requests.
 import { write as writeFd, writeSync } from "node:fs";
 import type { Cancel, Clock } from "../core/lib/clock.ts";
+import { errorCode } from "../core/lib/errors.ts";
 import { type Serial, serial } from "../core/lib/serial.ts";
 
 /** How long a line may wait in memory, in ms. */
@@ -140,16 +141,44 @@ export class LineSink {
 export function descriptorTarget(fd: number): OutputTarget {
   return {
     async write(bytes) {
-      for (let done = 0; done < bytes.length;) done += await writeSome(fd, bytes.subarray(done));
+      for (let done = 0; done < bytes.length;) {
+        const written = await writeSome(fd, bytes.subarray(done));
+        done += written;
+        if (written === 0) await new Promise((resolve) => setTimeout(resolve, FULL_MS));
+      }
     },
     writeSync(bytes) {
-      for (let done = 0; done < bytes.length;) done += writeSync(fd, bytes.subarray(done));
+      const end = performance.now() + LAST_WORDS_MS;
+      for (let done = 0; done < bytes.length && performance.now() < end;) {
+        const written = unlessFull(() => writeSync(fd, bytes.subarray(done)));
+        done += written;
+        if (written === 0) Bun.sleepSync(FULL_MS);
+      }
     },
   };
 }
 
+/** How soon a full pipe is tried again, in ms. */
+const FULL_MS = 10;
+/** How long the last words of a process may take, in ms. */
+const LAST_WORDS_MS = 500;
+
+/** Bun's standard output does not block: a pipe whose reader is slow says EAGAIN when it is full. 0 then. */
+function unlessFull(write: () => number): number {
+  try {
+    return write();
+  } catch (error) {
+    if (errorCode(error) !== "EAGAIN") throw error;
+    return 0;
+  }
+}
+
 function writeSome(fd: number, bytes: Uint8Array): Promise<number> {
   return new Promise((resolve, reject) => {
-    writeFd(fd, bytes, 0, bytes.length, null, (error, written) => (error === null ? resolve(written) : reject(error)));
+    writeFd(fd, bytes, 0, bytes.length, null, (error, written) => {
+      if (error === null) resolve(written);
+      else if (errorCode(error) === "EAGAIN") resolve(0);
+      else reject(error);
+    });
   });
 }

@@ -133,3 +133,31 @@ test("lines leave within 50 ms, and at once when a process says its last words",
   sink.flushSync();
   expect(written).toEqual(["a\n", "b\n"]);
 });
+
+test("a directory that was removed is made again", async () => {
+  const path = join(directory, "log/a.log");
+  const file = new LogFile({ path }, systemClock);
+  await rm(join(directory, "log"), { recursive: true });
+  await file.write(Buffer.from("a line\n"));
+  file.close();
+  expect(await readFile(path, "utf8")).toBe("a line\n");
+});
+
+test("a pipe that is full is waited for, and costs no line", async () => {
+  // 1 MB through a pipe of 64 KB that does not block, as Bun's standard output does not
+  const line = new URL("line-sink.ts", import.meta.url).pathname;
+  const script = `
+    const { descriptorTarget } = await import(${JSON.stringify(line)});
+    process.stdout.on("error", () => undefined);
+    await descriptorTarget(1).write(Buffer.alloc(1_000_000, "x"));`;
+  const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "pipe" });
+  const reader = child.stdout.getReader();
+  let size = 0;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    size += value.length;
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+  expect([size, await new Response(child.stderr).text(), await child.exited]).toEqual([1_000_000, "", 0]);
+});

@@ -45,7 +45,6 @@ export class LogFile implements OutputTarget {
     this.#maxBytes = options.maxBytes ?? 64 * 1024 * 1024;
     this.#keep = options.keep ?? 8;
     this.#clock = clock;
-    mkdirSync(dirname(this.path), { recursive: true });
     this.#fd = openAppending(this.path);
   }
 
@@ -102,7 +101,9 @@ export class LogFile implements OutputTarget {
   }
 }
 
+/** Somebody may have removed the directory, too. */
 function openAppending(path: string): number {
+  mkdirSync(dirname(path), { recursive: true });
   return openSync(path, constants.O_APPEND | constants.O_CREAT | constants.O_WRONLY, 0o640);
 }
 

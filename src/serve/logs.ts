@@ -2,7 +2,7 @@
 // `<log-dir>/<service>.access.log` and `.error.log`.
 import { join } from "node:path";
 import pretty from "pino-pretty";
-import type { Clock } from "../core/lib/clock.ts";
+import type { Cancel, Clock } from "../core/lib/clock.ts";
 import { describeError, Fault } from "../core/lib/errors.ts";
 import { createLogger, type Logger } from "../core/lib/logger.ts";
 import type { Answered } from "../core/service/application.ts";
@@ -31,6 +31,9 @@ export type ServiceLogs = {
   /** Flushes and closes. */
   close(): Promise<void>;
 };
+
+/** How long written lines are waited for, in ms. */
+const FLUSH_PATIENCE_MS = 2_000;
 
 /** @throws Fault `log_dir` when the files cannot be written */
 export function openLogs(service: string, config: LogsConfig, clock: Clock): ServiceLogs {
@@ -81,8 +84,14 @@ export function openLogs(service: string, config: LogsConfig, clock: Clock): Ser
       accesses.write(line(answered));
       forPeople?.write(accessLineForPeople(answered));
     });
+  // what nobody reads must not keep a service from ending
   const flush = async (): Promise<void> => {
-    await Promise.all(sinks.map((sink) => sink.flush()));
+    let cancel: Cancel = () => undefined;
+    const patience = new Promise<void>((resolve) => {
+      cancel = clock.after(FLUSH_PATIENCE_MS, resolve);
+    });
+    await Promise.race([Promise.all(sinks.map((sink) => sink.flush())), patience]);
+    cancel();
   };
   return {
     logger,

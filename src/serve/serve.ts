@@ -35,6 +35,8 @@ export type ServeConfig = {
   /** The sidecar's socket. */
   readonly sidecar: string;
   readonly logs: LogsConfig;
+  /** Ends a start that takes too long: the service's own part of it may wait for ever. */
+  readonly interrupt?: AbortSignal | undefined;
 };
 
 export interface RunningService extends Running {
@@ -57,7 +59,7 @@ const QUIET_MS = 250;
 
 /**
  * Starts a service; resolves when it answers, and when its sidecar was told if there is one.
- * @throws Fault `config` for the sidecar of another realm; `log_dir`, `service_failed`, `address_in_use`, `listen_failed`
+ * @throws the reason of `interrupt`; Fault `config` for the sidecar of another realm; `log_dir`, `service_failed`, `address_in_use`, `listen_failed`
  */
 export async function startServe(config: ServeConfig, clock: Clock = systemClock): Promise<RunningService> {
   const sidecar = createSidecarClient({ socket: config.sidecar });
@@ -91,7 +93,7 @@ export async function startServe(config: ServeConfig, clock: Clock = systemClock
     sidecar,
     clock,
     logger: logs.logger,
-    alone: aloneHint(config.service.name, realm, listener.port),
+    alone: aloneHint(config.service.name, realm, listener),
     onInfo: ({ address, router, realm: theirs }) => {
       const fault = contradiction("realm", assumed, theirs);
       if (fault !== undefined) {
@@ -119,8 +121,13 @@ async function startApplication(
   logs: ServiceLogs,
   clock: Clock,
 ): Promise<Application> {
+  const { interrupt } = config;
+  const { promise: interrupted, reject: stop } = Promise.withResolvers<never>();
+  const onInterrupt = (): void => stop(interrupt?.reason);
+  interrupt?.addEventListener("abort", onInterrupt, { once: true });
   try {
-    return await Application.start(config.service, {
+    interrupt?.throwIfAborted();
+    const starting = Application.start(config.service, {
       realm,
       resolved: config.resolved,
       logger: logs.logger,
@@ -129,12 +136,16 @@ async function startApplication(
       hostname: config.host ?? info?.host ?? hostname(),
       onAnswer: logs.onAnswer,
     });
+    return await Promise.race([starting, interrupted]);
   } catch (error) {
+    if (interrupt?.aborted && error === interrupt.reason) throw error;
     throw new Fault({
       code: "service_failed",
       message: `${config.service.name} could not be started: ${describeError(error)}`,
       hint: whereFrom(error, config.directory),
     });
+  } finally {
+    interrupt?.removeEventListener("abort", onInterrupt);
   }
 }
 
@@ -182,8 +193,9 @@ async function quiet(application: Application, clock: Clock): Promise<void> {
 }
 
 /** The smart client takes addresses from the environment, in the realm local alone. */
-function aloneHint(service: string, realm: string, port: number): string | undefined {
-  return realm === "local" ? `Until then ${addressVariable(service)}=http://127.0.0.1:${port} leads to it` : undefined;
+function aloneHint(service: string, realm: string, { addresses: [first = ""], port }: Listener): string | undefined {
+  const address = isWildcard(first) ? "127.0.0.1" : first.includes(":") ? `[${first}]` : first;
+  return realm === "local" ? `Until then ${addressVariable(service)}=http://${address}:${port} leads to it` : undefined;
 }
 
 function isWildcard(address: string | undefined): boolean {
