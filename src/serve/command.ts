@@ -36,6 +36,8 @@ export interface RunningCommand extends Running {
 
 /** Between two looks whether a starting program answers, in ms. */
 const POLL_MS = 100;
+/** A program that does not answer for so long is told of, once, in ms: it may listen somewhere else. */
+const SILENT_MS = 10_000;
 /** How long a program may take to end after SIGTERM, in ms. */
 const TERM_MS = 10_000;
 
@@ -80,15 +82,27 @@ export async function startCommand(config: CommandConfig, clock: Clock = systemC
   let stopping: Promise<void> | undefined;
 
   const { healthcheck, protocol } = manifest.definition;
-  const probe = protocol === "tcp" ? () => connects(address, port) : () => answers(address, port, healthcheck);
+  const place = `${address.includes(":") ? `[${address}]` : address}:${port}`;
+  const url = `http://${place}${healthcheck.path}`;
+  const probe = protocol === "tcp" ? () => connects(address, port) : () => answers(url, healthcheck.timeoutMs);
   const registered = (async () => {
-    if (!(await untilHealthy(probe, clock, gone.signal))) return;
+    const cancel = clock.after(SILENT_MS, () => {
+      const where = protocol === "tcp" ? place : url;
+      logger.warn(
+        `${manifest.name} does not answer on ${where}: it is registered when it does. It is to listen on the port in PORT, at the address in SMARTSTACK_LISTEN or at all`,
+      );
+    });
+    const healthy = await untilHealthy(probe, clock, gone.signal);
+    cancel();
+    if (!healthy) return;
     logger.info(`${manifest.name} answers on port ${port}`);
     await registration.start();
   })();
 
   const exitCode = child.exited.then(async (code) => {
     gone.abort();
+    // what it started and did not end would hold the port, and nobody would ever end it
+    signalGroup(child, "SIGKILL");
     if (stopping !== undefined) return child.signalCode === "SIGTERM" ? 0 : code;
     // it ended by itself: nobody is to be sent there any more
     logger.error(`${manifest.name} ended by itself with code ${code}`);
@@ -196,13 +210,9 @@ async function untilHealthy(probe: () => Promise<boolean>, clock: Clock, signal:
 }
 
 /** What HAProxy takes for a pass: any status of 2xx or 3xx. */
-async function answers(address: string, port: number, check: { path: string; timeoutMs: number }): Promise<boolean> {
-  const host = address.includes(":") ? `[${address}]` : address;
+async function answers(url: string, timeoutMs: number): Promise<boolean> {
   try {
-    const response = await fetch(`http://${host}:${port}${check.path}`, {
-      redirect: "manual",
-      signal: AbortSignal.timeout(check.timeoutMs),
-    });
+    const response = await fetch(url, { redirect: "manual", signal: AbortSignal.timeout(timeoutMs) });
     await response.body?.cancel();
     return response.status < 400;
   } catch (error) {

@@ -121,7 +121,7 @@ export async function importService(located: LocatedEntry): Promise<{ service: S
     throw new Fault({
       code: "service_failed",
       message: `${entry} could not be loaded: ${describeError(error)}`,
-      hint: whereFrom(error, dirname(entry)),
+      hint: whereInSource(error) ?? whereFrom(error, dirname(entry)),
     });
   }
   const service = namedService(module.default, located);
@@ -159,6 +159,15 @@ function namedService(exported: unknown, { entry, manifest, name: given }: Locat
     });
   }
   return service;
+}
+
+/** Where a file is no TypeScript: `service.ts:4:27`, the line, and a mark under the place. */
+function whereInSource(error: unknown): string | undefined {
+  const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
+  const position = first instanceof BuildMessage || first instanceof ResolveMessage ? first.position : null;
+  if (position === null) return undefined;
+  const { file, line, column, lineText } = position;
+  return `${relative(process.cwd(), file)}:${line}:${column}\n${lineText}\n${lineText.slice(0, column - 1).replaceAll(/\S/g, " ")}^`;
 }
 
 /** The lines of the stack that lie in the service itself: where its author looks first. */

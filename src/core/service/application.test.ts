@@ -288,6 +288,21 @@ describe("what every service has", () => {
     expect(await response.json()).toMatchObject({ code: "unavailable", reasons: ["database: refused"] });
   });
 
+  test("a caller who leaves in the middle of his body is no bug of the service", async () => {
+    const lines: string[] = [];
+    const logger = createLogger({ name: "identity", destination: { write: (line) => void lines.push(line) } });
+    const service = serve((app) => app.post("/x", async ({ request }) => (await request.text()).length), { logger });
+    const leaves = new AbortController();
+    const body = new ReadableStream({
+      pull(controller) {
+        leaves.abort();
+        controller.error(new DOMException("The connection was closed.", "AbortError"));
+      },
+    });
+    expect((await service.request("/x", { method: "POST", body, signal: leaves.signal })).status).toBe(499);
+    expect(lines).toEqual([]);
+  });
+
   test("an environment without secrets, and an OpenAPI document of its routes", async () => {
     const service = serve(
       (app) => app.get("/teams/:id", { returns: Team }, ({ params }) => ({ id: params.id, name: "x" })),

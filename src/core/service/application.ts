@@ -192,7 +192,7 @@ export class Application {
   }
 
   #thrown(exchange: Exchange, error: unknown): Response {
-    return thrownResponse(error, exchange.requestId, (bug) => logBug(this.#options.logger, exchange, bug));
+    return failed(this.#options.logger, exchange, error);
   }
 }
 
@@ -204,10 +204,18 @@ function timedOut(): Error {
   return problem(504, "the request's time is over; it may have been carried out in part");
 }
 
-function logBug(logger: Logger, exchange: Exchange, error: unknown): void {
-  const { requestId, traceId, route } = exchange;
-  logger.error({ err: error, requestId, traceId, route }, "request failed");
+function failed(logger: Logger, exchange: Exchange, thrown: unknown): Response {
+  const { request, requestId, traceId, route } = exchange;
+  // the body broke off because its sender has gone: no bug of the service, and nobody reads the answer
+  const left = request.signal.aborted && thrown instanceof DOMException && thrown.name === "AbortError";
+  const error = left ? problem(CALLER_GONE, "the caller has gone", { code: "caller_gone" }) : thrown;
+  return thrownResponse(error, requestId, (bug) =>
+    logger.error({ err: bug, requestId, traceId, route }, "request failed"),
+  );
 }
+
+/** As nginx logs it. */
+const CALLER_GONE = 499;
 
 /** A response that a fetch brought, or a redirect, has headers that cannot be set. */
 function withHeader(response: Response, name: string, value: string): Response {
@@ -236,7 +244,7 @@ async function define(service: SmartService, options: ApplicationOptions): Promi
   const routes: Route[] = [];
   const cleanups: (() => Promise<void> | void)[] = [];
 
-  hono.onError((error, c) => thrownResponse(error, c.env.requestId, (bug) => logBug(logger, c.env, bug)));
+  hono.onError((error, c) => failed(logger, c.env, error));
   hono.notFound((c) => {
     const { requestId } = c.env;
     const allowed = allowedMethods(hono, c.req.path);
