@@ -59,6 +59,7 @@ export type Sidecar = {
 export type SidecarOptions = {
   readonly host?: string;
   readonly flags?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
   /** The state directory and ports of an earlier one. */
   readonly again?: Sidecar;
   /** Resolve before it is ready. */
@@ -71,7 +72,7 @@ export async function startSidecar(
   atlas: Pick<Atlas, "url">,
   options: SidecarOptions = {},
 ): Promise<Sidecar> {
-  const { host = "host001", flags = [], again } = options;
+  const { host = "host001", flags = [], env = {}, again } = options;
   const bind = again?.bind ?? (await world.port());
   const admin = again?.admin ?? `http://127.0.0.1:${await world.port()}`;
   const stateDir = again?.stateDir ?? join(world.directory, host);
@@ -79,6 +80,7 @@ export async function startSidecar(
     [BINARY, ...sidecarCommand({ atlas: atlas.url, host, bind, admin, stateDir }), ...flags],
     {
       name: `sidecar ${host}`,
+      env,
     },
   );
   const sidecar: Sidecar = {

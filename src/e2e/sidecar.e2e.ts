@@ -481,6 +481,12 @@ describe("a sidecar that cannot start says why, with exit code 1, and leaves not
     }
   });
 
+  scenario("but an environment without PATH is no reason", async (world) => {
+    const atlas = await startAtlas(world);
+    const sidecar = await startSidecar(world, atlas, { flags: ["--stop-haproxy"], env: { PATH: "/nowhere" } });
+    expect(sidecar.haproxy().length).toBe(2);
+  });
+
   scenario("a state directory that cannot be used", async (world) => {
     await writeFile(join(world.directory, "file"), "");
     const place = { atlas: "http://127.0.0.1:9", host: "host001", bind: await world.port() };

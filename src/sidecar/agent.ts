@@ -271,7 +271,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     async why(service) {
       // what is believed can be told although HAProxy does not answer
       const silence: string[] = [];
-      const servers = await proxy.servers().catch((error: unknown) => {
+      const servers = await proxy.servers(service).catch((error: unknown) => {
         silence.push(`HAProxy does not answer: ${describeError(error)}`);
         return [];
       });

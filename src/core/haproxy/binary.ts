@@ -69,7 +69,8 @@ export function maxconnOf(openFiles: number): number {
 
 /** The hard limit of open files; HAProxy raises its soft limit to it. */
 export function openFilesLimit(): number {
-  const answer = Bun.spawnSync(["sh", "-c", "ulimit -Hn"]).stdout.toString().trim();
+  // by its path: a service manager may give no PATH
+  const answer = Bun.spawnSync(["/bin/sh", "-c", "ulimit -Hn"]).stdout.toString().trim();
   const limit = Number(answer);
   return answer === "unlimited" || !Number.isInteger(limit) ? 1_048_576 : limit;
 }

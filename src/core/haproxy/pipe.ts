@@ -16,7 +16,8 @@ const PIPE_SIZE = 1_048_576;
 export function openPipeForWriting(path: string): number {
   if (existsSync(path) && !lstatSync(path).isFIFO()) rmSync(path);
   if (!existsSync(path)) {
-    const made = Bun.spawnSync(["mkfifo", "-m", "600", path]);
+    // a service manager may give no PATH
+    const made = Bun.spawnSync(["/bin/sh", "-c", 'PATH="$PATH:/usr/bin:/bin" exec mkfifo -m 600 "$1"', "sh", path]);
     if (!made.success) {
       throw new Fault({
         code: "state_dir_failed",
