@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { subscribe, unsubscribe } from "node:diagnostics_channel";
 import { z } from "zod";
 import { createSmartClient } from "./client.ts";
@@ -624,6 +624,23 @@ describe("redirects", () => {
 });
 
 describe("hooks, statistics and events", () => {
+  test("retry and done only listen: a call goes on as it would without them", async () => {
+    const { client, fail } = mockServices({ identity: echo });
+    const warned = spyOn(process, "emitWarning").mockImplementation(() => undefined);
+    const broken = (): never => {
+      throw new Error("broken hook");
+    };
+    fail("identity", 503);
+    const hooks = { retry: broken, done: broken };
+    expect((await client.get("service://identity/x", { hooks }).safe()).ok).toBe(true);
+    expect(client.stats("identity")).toMatchObject({ calls: 1, ok: 1, failed: 0 });
+    expect(warned.mock.calls.map(([text]) => text)).toEqual([
+      'the hook "retry" of a smart client threw: broken hook',
+      'the hook "done" of a smart client threw: broken hook',
+    ]);
+    warned.mockRestore();
+  });
+
   test("hooks of a client and of a call both run; headers can be added; one that throws ends the call", async () => {
     const told: string[] = [];
     const { client, fail, requests } = mockServices(

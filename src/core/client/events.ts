@@ -2,6 +2,7 @@
 import { channel } from "node:diagnostics_channel";
 import type { Call } from "./call.ts";
 import type { Attempt, SmartClientError } from "./error.ts";
+import { notify } from "./hooks.ts";
 
 /** Names of the channels. */
 export const CHANNELS = { attempt: "smartstack.client.attempt", call: "smartstack.client.call" } as const;
@@ -54,7 +55,7 @@ export function publishCall(
     tookMs: now - call.startedAt,
     ...(error === undefined ? {} : { error }),
   };
-  done?.(event);
+  notify("done", done, event);
   callChannel.publish(event);
 }
 

@@ -10,6 +10,7 @@ import { type Attempt, SmartClientError } from "./error.ts";
 import { publishAttempt, publishCall } from "./events.ts";
 import { errorOf, type Failure, timedOut } from "./failure.ts";
 import { attemptHedged, hedgeDelay } from "./hedge.ts";
+import { notify } from "./hooks.ts";
 import { mayRetry } from "./retry.ts";
 
 /** How long a router that refuses connections is asked again, in ms: HAProxy is restarted well within it. */
@@ -92,7 +93,8 @@ async function waitForNext(
   const { waitMs } = plan;
   call.state.counters.retries += 1;
   const { target, method, settings } = call;
-  settings.hooks.retry?.({ service: target.service, method, url: target.url, failed: attempt, waitMs });
+  const { retry } = settings.hooks;
+  notify("retry", retry, { service: target.service, method, url: target.url, failed: attempt, waitMs });
   course.turn = { number: turn.number + 1, waitedMs: waitMs };
   return pause(core, call, waitMs, attempts);
 }

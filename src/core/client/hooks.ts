@@ -1,3 +1,4 @@
+import { describeError } from "../lib/errors.ts";
 import type { Attempt } from "./error.ts";
 import type { CallEvent } from "./events.ts";
 import type { HeaderMap } from "./header.ts";
@@ -23,7 +24,7 @@ export type Retrying = {
   readonly waitMs: number;
 };
 
-/** Functions of the caller that are told what happens. */
+/** Functions of the caller that are told what happens. `retry` and `done` only listen: what they throw is a warning. */
 export type Hooks = {
   /** Before each attempt. When it throws, the call ends with `hook_failed`. */
   readonly request?: (outgoing: Outgoing) => void | Promise<void>;
@@ -32,6 +33,15 @@ export type Hooks = {
   /** Once for each call: after its body was read, or after its headers when the body goes to the caller. */
   readonly done?: (event: CallEvent) => void;
 };
+
+/** Tells a hook that only listens. A call goes on as it would without it. */
+export function notify<E>(name: string, hook: ((event: E) => void) | undefined, event: E): void {
+  try {
+    hook?.(event);
+  } catch (error) {
+    process.emitWarning(`the hook "${name}" of a smart client threw: ${describeError(error)}`, "SmartClientWarning");
+  }
+}
 
 /** The hooks of both, `first`'s first. */
 export function mergeHooks(first: Hooks, second: Hooks): Hooks {
