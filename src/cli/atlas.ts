@@ -20,13 +20,17 @@ const store: Kind<"embedded"> = {
 export const atlas = defineCommand({
   name: "atlas",
   summary: "run Atlas, the registry of services and instances",
-  examples: ["smartstack atlas", "smartstack atlas --listen 127.0.0.1:7400 --data-dir ./atlas-data"],
+  examples: [
+    "smartstack atlas",
+    "smartstack atlas --listen 127.0.0.1:7400 --data-dir ./atlas-data",
+    "smartstack atlas --listen 10.0.0.1:7400 --realm prod --insecure",
+  ],
   options: {
     listen: option(hostPort, "address of the HTTP API; port 0 takes a free one", { host: "127.0.0.1", port: 7400 }),
     realm: shared.realm,
     store: option(store, "where the registry lies: embedded is one SQLite file in --data-dir", "embedded"),
     dataDir: option(path("DIR"), "directory of the embedded store; made when missing", defaultStateDirectory()),
-    insecure: option(toggle, "listen beyond loopback although anybody who reaches the port may write", false),
+    insecure: option(toggle, "let --listen go beyond loopback, although anybody who reaches the port may write", false),
     logLevel: shared.logLevel,
     logFormat: shared.logFormat,
   },

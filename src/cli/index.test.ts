@@ -74,6 +74,11 @@ afterEach(() => {
 });
 
 describe("help", () => {
+  test("names the only words that an argument can be", async () => {
+    expect((await capture(["print", "--help"])).stdout).toContain("what to print: units, template, config");
+    expect((await capture(["completion", "--help"])).stdout).toContain("which one: bash, zsh, fish");
+  });
+
   test("stands on standard output and ends with 0, by flag and by word", async () => {
     const { code, stdout, stderr } = await smartstack("--help");
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });

@@ -94,12 +94,13 @@ function addCommand(
     .exitOverride((error) => {
       throw error.exitCode === 0 ? error : usageError(command, error.message.replace(/^error: /, ""));
     });
-  for (const { name, describe } of command.arguments ?? []) built.argument(`[${name}]`, describe);
+  for (const { name, describe, choices } of command.arguments ?? [])
+    built.argument(`[${name}]`, withChoices(describe, choices));
   for (const [key, option] of Object.entries(command.options)) addOption(built, key, option);
   built.option("--config <FILE>", "read options from this YAML file");
   const examples = command.examples ?? [];
   if (examples.length > 0) built.addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
-  built.addHelpText("after", `\n${SOURCES}`);
+  if (Object.keys(command.options).length > 0) built.addHelpText("after", `\n${SOURCES}`);
   built.action(async () => {
     const { before, rest } = splitRest(argv);
     const given = built.opts<Record<string, unknown>>();
@@ -147,13 +148,16 @@ function addOption(built: Commander, key: string, option: Option<unknown>): void
   const short = option.short === undefined ? "" : `-${option.short}, `;
   const placeholder = placeholderOf(key, option);
   const flags = `${short}${flagOf(key)}${placeholder === undefined ? "" : ` <${placeholder}>`}`;
-  const words = choices === undefined ? "" : `: ${choices.join(", ")}`;
   const shown = formatDefault(option);
-  const help = option.describe + words + (shown === undefined ? "" : ` (default ${shown})`);
+  const help = withChoices(option.describe, choices) + (shown === undefined ? "" : ` (default ${shown})`);
   // no default is told to commander: a flag that was not given has no value, and the next source is asked
   if (repeatable)
     built.option(flags, help, (value: string, previous: string[] | undefined) => [...(previous ?? []), value]);
   else built.option(flags, help);
+}
+
+function withChoices(describe: string, choices: readonly string[] | undefined): string {
+  return choices === undefined ? describe : `${describe}: ${choices.join(", ")}`;
 }
 
 /** `LEVEL` for `--log-level trace|debug|…`: the words stand behind, a wide column of flags leaves them no room. */

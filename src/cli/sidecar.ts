@@ -27,10 +27,7 @@ const fixedHostPort: Kind<HostPort> = {
 export const sidecar = defineCommand({
   name: "sidecar",
   summary: "run this host's sidecar: it follows Atlas and keeps the host's HAProxy right",
-  examples: [
-    "smartstack sidecar",
-    "smartstack sidecar --atlas http://10.0.0.1:7400,http://10.0.0.2:7400 --realm prod --zone eu-1a",
-  ],
+  examples: ["smartstack sidecar", "smartstack sidecar --atlas http://10.0.0.1:7400 --realm prod --zone eu-1a"],
   options: {
     ...atlasOptions,
     realm: shared.realm,
