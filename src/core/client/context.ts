@@ -36,9 +36,10 @@ export function contextOf(headers: Headers, now: number): InboundContext {
   const traced = traceparent !== null && TRACEPARENT.test(traceparent) && !traceparent.startsWith("ff");
   const requestId = headers.get("x-request-id");
   return {
-    ...(timeout !== null && /^\d{1,10}$/.test(timeout) ? { deadlineAt: now + Number(timeout) } : {}),
-    ...(traced ? { traceparent, tracestate: headers.get("tracestate") ?? undefined } : {}),
-    ...(requestId !== null && REQUEST_ID.test(requestId) ? { requestId } : {}),
+    deadlineAt: timeout !== null && /^\d{1,10}$/.test(timeout) ? now + Number(timeout) : undefined,
+    traceparent: traced ? traceparent : undefined,
+    tracestate: traced ? (headers.get("tracestate") ?? undefined) : undefined,
+    requestId: requestId !== null && REQUEST_ID.test(requestId) ? requestId : undefined,
   };
 }
 

@@ -11,12 +11,23 @@ export function requestIdOf(headers: Headers): string {
   return given !== null && REQUEST_ID.test(given) ? given : crypto.randomUUID();
 }
 
+const SCHEME_END = "https://".length;
+/** The last origin that could be parsed. */
+let sound: string | undefined;
+
 /**
  * The request with a URL that can be parsed. Bun takes it from the Host header: HTTP/1.0 without one (as health checks speak)
  * leaves the path alone, and nonsense in it makes nonsense of the URL.
  */
 export function withUrl(request: Request): Request {
-  if (URL.canParse(request.url)) return request;
+  const { url } = request;
+  // what can be wrong is the origin, and callers name few of them: reading it again for each request can be measured
+  const origin = url.slice(0, url.indexOf("/", SCHEME_END));
+  if (origin === sound) return request;
+  if (URL.canParse(url)) {
+    sound = origin;
+    return request;
+  }
   return new Request(`http://localhost${request.url.replace(/^https?:\/\/[^/]*/, "")}`, request);
 }
 
