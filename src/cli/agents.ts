@@ -50,7 +50,10 @@ function formatAgents(all: readonly Agent[]): string {
       lag === null ? "–" : { text: String(lag), style: lag === 0 ? "green" : "yellow" },
       [
         ...(connected ? [] : ["not connected"]),
-        ...rejected.map(({ service, error }) => `HAProxy refused ${service}: ${error.trim()}`),
+        ...rejected.map(({ service, instance, error }) =>
+          // an instance that is left out says so itself
+          instance === undefined ? `HAProxy refused ${service}: ${error.trim()}` : `${service}: ${error.trim()}`,
+        ),
       ].join("; "),
     ]),
   );

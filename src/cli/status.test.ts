@@ -150,14 +150,16 @@ test("a host is noted when it is behind, gone, or refused something", () => {
       ],
     }),
     agent("f", { connected: false }),
+    agent("g", { rejected: [{ service: "x", instance: "x1", error: "x1 is left out: it does not resolve" }] }),
   ];
   const found = report(info, snapshot, hosts, [], NOW);
-  expect(found.hosts).toEqual({ applied: 2, total: 6 });
+  expect(found.hosts).toEqual({ applied: 2, total: 7 });
   expect(found.troubled).toEqual([
     { host: "b", note: "not connected, 3 behind" },
     { host: "c", note: "has applied nothing yet" },
     { host: "d", note: "1 behind" },
     { host: "e", note: "0 behind: HAProxy refused x (no), and 1 service more" },
     { host: "f", note: "not connected, 0 behind" },
+    { host: "g", note: "0 behind: x: x1 is left out: it does not resolve" },
   ]);
 });

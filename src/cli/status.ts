@@ -1,6 +1,6 @@
 // status: the whole realm on one screen. `report` is pure; everything it needs is read at once.
 import { z } from "zod";
-import { type Agent, agentSchema } from "../core/model/agent.ts";
+import { type Agent, agentSchema, type Rejection } from "../core/model/agent.ts";
 import { type AuditEntry, auditSchema, type Info, infoSchema } from "../core/model/answers.ts";
 import { type Instance, isUsable } from "../core/model/instance.ts";
 import type { Snapshot } from "../core/model/snapshot.ts";
@@ -129,10 +129,15 @@ function noteOnHost({ connected, appliedRevision, lag, rejected }: Agent): strin
   const behind = appliedRevision === null ? "has applied nothing yet" : `${lag ?? 0} behind`;
   if (first !== undefined) {
     const others = rejected.length === 1 ? "" : `, and ${plural(rejected.length - 1, "service")} more`;
-    return `${behind}: HAProxy refused ${first.service} (${first.error.trim()})${others}`;
+    return `${behind}: ${refusal(first)}${others}`;
   }
   if (!connected) return `not connected, ${behind}`;
   return lag === 0 ? undefined : behind;
+}
+
+/** One line: a definition that HAProxy refused, or an instance that is left out, which says so itself. */
+function refusal({ service, instance, error }: Rejection): string {
+  return instance === undefined ? `HAProxy refused ${service} (${error.trim()})` : `${service}: ${error.trim()}`;
 }
 
 /** As people see it: figures, services, then hosts that need attention. */
