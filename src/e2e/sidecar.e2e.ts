@@ -252,6 +252,30 @@ describe("without Atlas", () => {
   );
 });
 
+describe("without HAProxy", () => {
+  scenario("a host whose port was taken says that it is not ready, and recovers by itself", async (world) => {
+    const atlas = await startAtlas(world);
+    const sidecar = await startSidecar(world, atlas, { flags: ["--stop-haproxy"] });
+    const one = backend(world, "one");
+    await sidecar.client.put("identity", "host001:1", { port: one.port, definition: quick });
+    await eventually("identity is routed", () => answering(sidecar.bind));
+    // while the sidecar cannot look, HAProxy dies and another program takes its port
+    sidecar.process.signal("SIGSTOP");
+    for (const pid of sidecar.haproxy()) process.kill(pid, "SIGKILL");
+    const thief = await eventually("the port is free", () =>
+      Bun.serve({ port: sidecar.bind, hostname: "127.0.0.1", reusePort: false, fetch: () => new Response("mine") }),
+    );
+    world.defer(() => thief.stop(true));
+    sidecar.process.signal("SIGCONT");
+    await eventually("it is not ready", async () => expect((await fetch(`${sidecar.admin}/readyz`)).status).toBe(503));
+    expect((await fetch(`${sidecar.admin}/healthcheck`)).status).toBe(500);
+    expect((await sidecar.why("identity")).notes.join()).toContain("HAProxy does not run");
+    await thief.stop(true);
+    await eventually("identity is routed again", async () => expect(await answering(sidecar.bind)).toBe("one"));
+    await eventually("it is ready", () => ready(sidecar.admin));
+  });
+});
+
 describe("a sidecar that dies", () => {
   scenario(
     "by kill -9 under load costs nothing, and the next one adopts the same HAProxy and catches up",
