@@ -3,6 +3,8 @@
 // P7: requests a second of the smart client, all policies on, against those of a bare fetch with the one header that the
 // router needs, 50 in flight, through a real HAProxy to a service in a process of its own. Both take turns of a second or
 // so, and the ratio is the median of the turns' ratios: what else the machine does falls on both.
+// Promptness: how late calls with a timeout of 500 ms end when the answer stalls, and how long a call takes while 1,000 calls
+// to another service hang, in ms; the behaviour itself is tested by src/core/client/wire.test.ts.
 // P8: requests that arrive for each call when everything answers 503, breaker off and on; the baseline tries three times.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -120,9 +122,44 @@ async function p8(): Promise<void> {
   await server.stop(true);
 }
 
+async function promptness(): Promise<void> {
+  const hung = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Promise<Response>(() => undefined) });
+  const quick = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response("ok") });
+  const client = createSmartClient(
+    { circuitBreaker: false, retry: false, attemptTimeout: 60_000 },
+    { environment: { SMARTSTACK_SERVICE_HUNG: hung.url.href, SMARTSTACK_SERVICE_QUICK: quick.url.href } },
+  );
+  const timed = async (call: PromiseLike<unknown>): Promise<number> => {
+    const began = performance.now();
+    await call;
+    return performance.now() - began;
+  };
+  const stalled = Array.from({ length: 100 }, () => timed(client.get("service://hung/", { timeout: 500 }).safe()));
+  const late = (await Promise.all(stalled)).map((ms) => ms - 500);
+  const enough = new AbortController();
+  const { signal } = enough;
+  const stuck = Array.from({ length: 1_000 }, () => client.get("service://hung/", { timeout: 60_000, signal }).safe());
+  const beside: number[] = [];
+  for (let call = 0; call < 200; call += 1) beside.push(await timed(client.get("service://quick/").text()));
+  enough.abort();
+  await Promise.all(stuck);
+  const p99 = (values: readonly number[]): number =>
+    round(values.toSorted((a, b) => a - b)[Math.ceil(values.length * 0.99) - 1] ?? 0);
+  const result = {
+    bench: "client",
+    target: "promptness",
+    lateP99Ms: p99(late),
+    besideHungP99Ms: p99(beside),
+    targetMs: "late <= 25, beside <= 25",
+  };
+  console.log(JSON.stringify(result));
+  await Promise.all([hung.stop(true), quick.stop(true)]);
+}
+
 const directory = await mkdtemp(join(tmpdir(), "smartstack-bench-"));
 try {
   await p7(join(directory, "haproxy"));
+  await promptness();
   await p8();
 } finally {
   await rm(directory, { recursive: true, force: true });
