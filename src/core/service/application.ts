@@ -1,42 +1,24 @@
 // A started service without its port: from a Request to a Response, with everything in between that no handler should have
 // to think of. `serve` puts it behind a socket, `testService` calls it directly.
-import { Hono, type Context as HonoContext } from "hono";
-import { runInContext, type SmartClient } from "../client/index.ts";
-import type { Clock } from "../lib/clock.ts";
+import type { Hono } from "hono";
+import { runInContext } from "../client/index.ts";
 import { withUrl } from "../lib/http.ts";
-import type { Logger } from "../lib/logger.ts";
-import { problemResponse } from "../lib/problem.ts";
-import type { AddRoute, App, Context } from "./app.ts";
 import { checkDeclaredLength, limitBody } from "./body.ts";
-import type { ResolvedConfig } from "./config.ts";
 import { Deadlines } from "./deadlines.ts";
+import { define, type Definition, type ServiceParts } from "./definition.ts";
 import { Exchange, pathOf, type ServerLike } from "./exchange.ts";
 import { Gate } from "./gate.ts";
-import { Health } from "./health.ts";
+import type { Health } from "./health.ts";
 import { type ServiceMetrics, serviceMetrics } from "./metrics.ts";
 import { type Operation, operations } from "./operations.ts";
-import { problem, thrownResponse, unavailable } from "./problems.ts";
-import {
-  type HonoEnv,
-  type Method,
-  METHODS,
-  type Route,
-  type RouteContext,
-  routeHandler,
-  type RouteSpec,
-} from "./route.ts";
+import { failedResponse, problem, unavailable } from "./problems.ts";
+import type { HonoEnv, Route } from "./route.ts";
 import type { SmartService } from "./smart-service.ts";
 
 /** One answered request, for the access log. */
 export type Answered = { readonly exchange: Exchange; readonly status: number; readonly tookMs: number };
 
-export type ApplicationOptions = {
-  readonly realm: string;
-  readonly resolved: ResolvedConfig;
-  readonly logger: Logger;
-  readonly api: SmartClient;
-  readonly clock: Clock;
-  readonly hostname: string;
+export type ApplicationOptions = ServiceParts & {
   readonly onAnswer?: ((answered: Answered) => void) | undefined;
 };
 
@@ -58,7 +40,7 @@ export class Application {
   /** When the last request was answered, in ms since the epoch; the paths of `operations` do not count. */
   answeredAt = Number.NEGATIVE_INFINITY;
 
-  private constructor(service: SmartService, options: ApplicationOptions, defined: Defined) {
+  private constructor(service: SmartService, options: ApplicationOptions, defined: Definition) {
     this.service = service;
     this.routes = defined.routes;
     this.health = defined.health;
@@ -192,7 +174,7 @@ export class Application {
   }
 
   #thrown(exchange: Exchange, error: unknown): Response {
-    return failed(this.#options.logger, exchange, error);
+    return failedResponse(this.#options.logger, exchange, error);
   }
 }
 
@@ -204,19 +186,6 @@ function timedOut(): Error {
   return problem(504, "the request's time is over; it may have been carried out in part");
 }
 
-function failed(logger: Logger, exchange: Exchange, thrown: unknown): Response {
-  const { request, requestId, traceId, route } = exchange;
-  // the body broke off because its sender has gone: no bug of the service, and nobody reads the answer
-  const left = request.signal.aborted && thrown instanceof DOMException && thrown.name === "AbortError";
-  const error = left ? problem(CALLER_GONE, "the caller has gone", { code: "caller_gone" }) : thrown;
-  return thrownResponse(error, requestId, (bug) =>
-    logger.error({ err: bug, requestId, traceId, route }, "request failed"),
-  );
-}
-
-/** As nginx logs it. */
-const CALLER_GONE = 499;
-
 /** A response that a fetch brought, or a redirect, has headers that cannot be set. */
 function withHeader(response: Response, name: string, value: string): Response {
   try {
@@ -227,126 +196,5 @@ function withHeader(response: Response, name: string, value: string): Response {
     const copy = new Response(response.body, response);
     copy.headers.set(name, value);
     return copy;
-  }
-}
-
-type Defined = {
-  readonly hono: Hono<HonoEnv>;
-  readonly routes: readonly Route[];
-  readonly health: Health;
-  readonly cleanups: readonly (() => Promise<void> | void)[];
-};
-
-async function define(service: SmartService, options: ApplicationOptions): Promise<Defined> {
-  const { realm, resolved, logger, api } = options;
-  const hono = new Hono<HonoEnv>();
-  const health = new Health(options.clock, options.hostname, logger);
-  const routes: Route[] = [];
-  const cleanups: (() => Promise<void> | void)[] = [];
-
-  hono.onError((error, c) => failed(logger, c.env, error));
-  hono.notFound((c) => {
-    const { requestId } = c.env;
-    const allowed = allowedMethods(hono, c.req.path);
-    const code =
-      allowed.length === 0 ? { code: "not_found", status: 404 } : { code: "method_not_allowed", status: 405 };
-    return problemResponse({
-      ...code,
-      detail: allowed.length === 0 ? `there is no ${c.req.path}` : `${c.req.path} does not know ${c.req.method}`,
-      requestId,
-      headers: allowed.length === 0 ? undefined : { allow: allowed.join(", ") },
-    });
-  });
-
-  const contextOf = (c: HonoContext<HonoEnv>, input: Partial<RouteContext>): RouteContext =>
-    new RequestContext(c, input, options);
-  const add =
-    (method: Method): AddRoute<unknown> =>
-    (path: string, specOrHandler: unknown, maybeHandler?: unknown): void => {
-      const spec = typeof specOrHandler === "function" ? {} : (specOrHandler as RouteSpec);
-      const handler = (typeof specOrHandler === "function" ? specOrHandler : maybeHandler) as Route["handler"];
-      const route: Route = { method, path, spec, handler };
-      routes.push(route);
-      hono[method](path, routeHandler(route, contextOf));
-    };
-  const [get, put, post, del, patch] = METHODS.map(add) as [
-    AddRoute<unknown>,
-    AddRoute<unknown>,
-    AddRoute<unknown>,
-    AddRoute<unknown>,
-    AddRoute<unknown>,
-  ];
-  const app: App = {
-    name: service.name,
-    realm,
-    config: resolved.config,
-    logger,
-    api,
-    get,
-    put,
-    post,
-    delete: del,
-    patch,
-    check: (name, check, checkOptions) => health.add(name, check, checkOptions),
-    onStop: (cleanup) => cleanups.push(cleanup),
-    hono,
-  };
-  await service.define(app as App<never>);
-  return { hono, routes, health, cleanups };
-}
-
-/** The methods that a path has routes for; middleware (`*` of all methods) does not count. */
-function allowedMethods(hono: Hono<HonoEnv>, path: string): readonly string[] {
-  return METHODS.map((method) => method.toUpperCase()).filter((method) =>
-    hono.router.match(method, path)[0].some(([[, route]]) => route.method === method),
-  );
-}
-
-/** A handler's context. Getters, because most handlers want two or three of these. */
-class RequestContext implements Context {
-  readonly hono: HonoContext;
-  readonly #input: Partial<RouteContext>;
-  readonly #options: ApplicationOptions;
-
-  constructor(c: HonoContext<HonoEnv>, input: Partial<RouteContext>, options: ApplicationOptions) {
-    this.hono = c;
-    this.#input = input;
-    this.#options = options;
-  }
-
-  get #exchange(): Exchange {
-    return this.hono.env as Exchange;
-  }
-  get body(): undefined {
-    return this.#input.body as undefined;
-  }
-
-  get params(): Readonly<Record<string, string>> {
-    return (this.#input.params ?? this.hono.req.param()) as Readonly<Record<string, string>>;
-  }
-  get query(): Readonly<Record<string, string | undefined>> {
-    return (this.#input.query ?? this.hono.req.query()) as Readonly<Record<string, string | undefined>>;
-  }
-  get request(): Request {
-    return this.hono.req.raw;
-  }
-  get requestId(): string {
-    return this.#exchange.requestId;
-  }
-  get signal(): AbortSignal {
-    return this.#exchange.signal;
-  }
-  get realm(): string {
-    return this.#options.realm;
-  }
-  get config(): unknown {
-    return this.#options.resolved.config;
-  }
-  get logger(): Logger {
-    const { requestId, traceparent } = this.#exchange;
-    return this.#options.logger.child({ requestId, traceId: traceparent.slice(3, 35) });
-  }
-  get api(): SmartClient {
-    return this.#options.api;
   }
 }

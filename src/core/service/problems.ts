@@ -3,7 +3,9 @@ import { HTTPException } from "hono/http-exception";
 import type { ZodError } from "zod";
 import { Fault } from "../lib/errors.ts";
 import { fieldErrors } from "../lib/http.ts";
+import type { Logger } from "../lib/logger.ts";
 import { type FieldError, problemResponse } from "../lib/problem.ts";
+import type { Exchange } from "./exchange.ts";
 
 /** What a problem may say besides its status and detail. */
 export type ProblemOptions = {
@@ -112,7 +114,7 @@ export function invalidRequest(parts: readonly { readonly part: string; readonly
  * Anything a handler threw, as a response. Only what was thrown to be told is told (`HttpProblem`, hono's HTTPException);
  * all else is a bug or a failed dependency: the caller learns the request id, the log (`onBug`) the rest.
  */
-export function thrownResponse(error: unknown, requestId: string, onBug: (error: unknown) => void): Response {
+function thrownResponse(error: unknown, requestId: string, onBug: (error: unknown) => void): Response {
   if (error instanceof HttpProblem) {
     const { code, status, message, errors, extra, headers } = error;
     return problemResponse({ code, status, detail: message, requestId, errors, extra, headers });
@@ -136,3 +138,17 @@ export function thrownResponse(error: unknown, requestId: string, onBug: (error:
     requestId,
   });
 }
+
+/** What was thrown on an exchange's way, as a response, and in the log when it is a bug. */
+export function failedResponse(logger: Logger, exchange: Exchange, thrown: unknown): Response {
+  const { request, requestId, traceId, route } = exchange;
+  // the body broke off because its sender has gone: no bug of the service, and nobody reads the answer
+  const left = request.signal.aborted && thrown instanceof DOMException && thrown.name === "AbortError";
+  const error = left ? problem(CALLER_GONE, "the caller has gone", { code: "caller_gone" }) : thrown;
+  return thrownResponse(error, requestId, (bug) =>
+    logger.error({ err: bug, requestId, traceId, route }, "request failed"),
+  );
+}
+
+/** As nginx logs it. */
+const CALLER_GONE = 499;
