@@ -29,7 +29,7 @@ export const define: Command = defineCommand({
   ],
   examples: [
     "smartstack define identity owner=core healthcheck.path=/up",
-    "smartstack define redis protocol=tcp localPort=6379",
+    "smartstack define identity timeouts.requestMs=60000 --reason 'long exports' --wait",
     'smartstack define identity \'split={"1.0": 99, "1.1": 1}\'',
     "smartstack define identity --file identity.yaml",
   ],

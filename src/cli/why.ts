@@ -13,7 +13,10 @@ export const why: Command = defineCommand({
   arguments: [{ name: "SERVICE", describe: "the service" }],
   examples: ["smartstack why identity", "smartstack why identity --admin host003:4001"],
   options: {
-    admin: option(hostPort, "admin address of a sidecar", { host: "127.0.0.1", port: 4001 }),
+    admin: option(hostPort, "admin address of a sidecar; on loopback unless it was told otherwise", {
+      host: "127.0.0.1",
+      port: 4001,
+    }),
     json: shared.json,
   },
   async run({ values, args: [service = ""] }) {
