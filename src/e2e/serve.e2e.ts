@@ -462,3 +462,28 @@ scenario("--dev starts the service again when a file changes, and survives one t
   expect(await program.stop()).toBe(0);
   expect(fetch(url)).rejects.toThrow();
 });
+
+scenario("a service whose start waits for ever is still stopped by one SIGTERM", async (world) => {
+  await write(world, {
+    "slow/smartstack.yaml": "name: slow\n",
+    "slow/service.ts": `
+import { smartService } from "smartstack";
+export default smartService("slow", {}, async () => {
+  await Bun.write("started", "");
+  await new Promise(() => {});
+});
+`,
+  });
+  const program = world.spawn([BINARY, "serve", "slow", ...alone(world)], { cwd: world.directory });
+  await eventually("it has begun", async () => expect(existsSync(join(world.directory, "started"))).toBe(true));
+  expect(await program.stop()).toBe(0);
+});
+
+scenario("dev: true in a file starts one service, not one in another without end", async (world) => {
+  await write(world, { ...identity, "dev.yaml": "dev: true\n" });
+  const { program, url } = await serve(world, ["identity", "--config", join(world.directory, "dev.yaml")]);
+  const { process: served } = (await (await fetch(`${url}/environment`)).json()) as { process: { pid: number } };
+  const status = await readFile(`/proc/${served.pid}/status`, "utf8");
+  expect(status).toContain(`PPid:\t${program.pid}\n`);
+  await program.stop();
+});

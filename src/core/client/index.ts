@@ -1,4 +1,8 @@
 // smartstack/client: everything that callers may use.
+//
+// The way of a call through this folder: client → call (checked and complete; target, header, body) → exchange (its attempts and
+// the waits between them) → attempt (in a flight that ends in time) → sending → answer (reading, or handover to the caller);
+// failure says what went wrong. The policies know nothing of HTTP: retry, budget, breaker, bulkhead, hedge, latency, alarms.
 import { createSmartClient } from "./client.ts";
 
 export { createSmartClient } from "./client.ts";
