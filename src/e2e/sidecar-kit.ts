@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createAtlasClient } from "../core/api/atlas-client.ts";
 import { createSidecarClient, type SidecarClient } from "../core/api/sidecar-client.ts";
+import { errorCode } from "../core/lib/errors.ts";
 import { type Instance, instanceSchema } from "../core/model/instance.ts";
 import { type Why, whySchema } from "../core/model/local.ts";
 import { z } from "zod";
@@ -98,11 +99,20 @@ export async function startSidecar(
   world.defer(async () => {
     // the sidecar first, or it would start what is ended here again
     await process.stop();
-    for (const pid of sidecar.haproxy()) globalThis.process.kill(pid, "SIGTERM");
+    for (const pid of sidecar.haproxy()) terminate(pid);
     await eventually("HAProxy is gone", () => expect(sidecar.haproxy()).toEqual([]));
   });
   if (options.unready !== true) await eventually(`the sidecar of ${host} is ready`, () => ready(admin));
   return sidecar;
+}
+
+/** A worker may be gone before its turn, since its master was told first. */
+function terminate(pid: number): void {
+  try {
+    process.kill(pid, "SIGTERM");
+  } catch (error) {
+    if (errorCode(error) !== "ESRCH") throw error;
+  }
 }
 
 export function sidecarCommand(place: {
