@@ -38,6 +38,7 @@ export function scenario(name: string, body: (world: World) => Promise<void>, ti
     async () => {
       const spawned: Spawned[] = [];
       const cleanups: (() => Promise<unknown> | void)[] = [];
+      const broken: unknown[] = [];
       const directory = await mkdtemp(join(tmpdir(), "smartstack-"));
       const world: World = {
         directory,
@@ -56,11 +57,15 @@ export function scenario(name: string, body: (world: World) => Promise<void>, ti
         for (const child of spawned) console.error(`--- output of ${child.name} (pid ${child.pid})\n${child.output()}`);
         throw error;
       } finally {
-        for (const cleanup of cleanups.reverse()) await cleanup();
+        for (const cleanup of cleanups.reverse()) {
+          // one that fails must not leave behind what the others end
+          await Promise.try(cleanup).catch((error: unknown) => broken.push(error));
+        }
         // last started first: a sidecar ends before the Atlas it reports to
         for (const child of spawned.reverse()) await child.stop();
         await rm(directory, { recursive: true, force: true });
       }
+      if (broken.length > 0) throw new AggregateError(broken, "the scenario could not be cleaned up");
     },
     timeoutMs,
   );
