@@ -269,6 +269,9 @@ describe("without HAProxy", () => {
     sidecar.process.signal("SIGCONT");
     await eventually("it is not ready", async () => expect((await fetch(`${sidecar.admin}/readyz`)).status).toBe(503));
     expect((await fetch(`${sidecar.admin}/healthcheck`)).status).toBe(500);
+    await eventually("it has tried to start HAProxy", () =>
+      expect(sidecar.process.output()).toContain("could not be started again"),
+    );
     expect((await sidecar.why("identity")).notes.join()).toContain("HAProxy does not run");
     await thief.stop(true);
     await eventually("identity is routed again", async () => expect(await answering(sidecar.bind)).toBe("one"));

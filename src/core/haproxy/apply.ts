@@ -16,9 +16,14 @@ import { createWaiters } from "./waiters.ts";
 
 /** How often all is read back, in case somebody else changed it, and names are resolved again. */
 const RECONCILE_MS = 30_000;
-const RESTART_PAUSES_MS = [0, 50, 100, 200, 400, 1_000];
+/** The port of a killed master is free only when its workers have noticed, within a tenth of a second. */
+const RESTART_PAUSES_MS = [50, 100, 200, 400, 1_000];
+/** So many tries may fail for that alone. */
+const QUIET_RESTARTS = 3;
+/** Then one line a minute. */
+const RESTARTS_A_LINE = 60;
 
-type Timer = "again" | "sweep" | "reconcile";
+type Timer = "again" | "sweep" | "reconcile" | "restart";
 
 export function createProxy(options: ProxyOptions): Proxy {
   const { logger, clock = systemClock } = options;
@@ -114,16 +119,18 @@ export function createProxy(options: ProxyOptions): Proxy {
     kick();
   };
 
+  /** One try at a time, so that the queue is free for questions in between. */
   const restart = async (started: Engine, attempt = 0): Promise<void> => {
     const { haproxy, convergence } = started;
     if (stopped || wanted === undefined) return;
-    // the port of a killed master is free only when its workers have noticed
-    await clock.sleep(RESTART_PAUSES_MS[Math.min(attempt, RESTART_PAUSES_MS.length - 1)] ?? 1_000);
     try {
       await haproxy.start(wanted);
     } catch (error) {
-      logger.error({ err: error }, `HAProxy could not be started again: ${describeError(error)}`);
-      return restart(started, attempt + 1);
+      const pause = RESTART_PAUSES_MS[Math.min(attempt, RESTART_PAUSES_MS.length - 1)] ?? 1_000;
+      const worthTelling = attempt === QUIET_RESTARTS || attempt % RESTARTS_A_LINE === RESTARTS_A_LINE - 1;
+      logger[worthTelling ? "error" : "debug"](`HAProxy could not be started again: ${describeError(error)}`);
+      later("restart", pause, () => void queue.run(() => restart(started, attempt + 1)));
+      return;
     }
     convergence.restarted();
     attach(haproxy);
