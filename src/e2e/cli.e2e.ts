@@ -184,9 +184,12 @@ scenario("waiting for a host that does not answer ends with 4, without an Atlas 
   world.defer(() => silent.abort());
   const stream = await fetch(`${url}/v1/watch?agent=host001&boot=${crypto.randomUUID()}`, { signal: silent.signal });
   expect(stream.status).toBe(200);
+  // a body that nobody reads may be collected, and its connection closed
+  const followed = stream.text().catch(() => "aborted");
   const late = await run("disable", "identity", "host001:5004", "--wait", "--timeout", "200ms");
   expect(late).toMatchObject({ code: 4, stdout: "", stderr: expect.stringContaining("pending: host001") });
   silent.abort();
+  expect(await followed).toBe("aborted");
   await process.stop();
   expect(await run("status")).toEqual({
     code: 3,
