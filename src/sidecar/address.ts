@@ -2,6 +2,7 @@
 import { createSocket } from "node:dgram";
 import { isIP } from "node:net";
 import { networkInterfaces } from "node:os";
+import { isLoopback } from "../core/model/names.ts";
 
 /**
  * The address that others reach this host at: 127.0.0.1 when every Atlas is on loopback (everything is on one machine), else
@@ -17,11 +18,6 @@ export async function ownAddress(atlas: readonly string[]): Promise<string> {
   }
   const addresses = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
   return addresses.find(({ internal, family }) => !internal && family === "IPv4")?.address ?? "127.0.0.1";
-}
-
-/** True for names and addresses that mean this machine only. */
-export function isLoopback(host: string): boolean {
-  return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
 }
 
 function unbracketed(hostname: string): string {

@@ -5,9 +5,8 @@ import { z } from "zod";
 import { problemOf, ProblemFault, requestIdOf } from "../core/lib/http.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import { patchLocalSchema, putLocalSchema, type SidecarInfo } from "../core/model/local.ts";
-import { instanceNameSchema, serviceName } from "../core/model/names.ts";
+import { instanceNameSchema, serviceName, isLoopback } from "../core/model/names.ts";
 import type { Agent } from "./agent.ts";
-import { isLoopback } from "./address.ts";
 
 const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000 };
 const MAX_WAIT_MS = 600_000;

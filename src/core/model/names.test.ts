@@ -1,5 +1,13 @@
 import { expect, test } from "bun:test";
-import { hostName, instanceName, instanceNameSchema, label, parseInstanceName, serviceName } from "./names.ts";
+import {
+  hostName,
+  instanceName,
+  instanceNameSchema,
+  label,
+  parseInstanceName,
+  serviceName,
+  isLoopback,
+} from "./names.ts";
 
 const accepts = (schema: { safeParse(value: unknown): { success: boolean } }, value: unknown): boolean =>
   schema.safeParse(value).success;
@@ -64,4 +72,9 @@ test("the name that serve makes is read back as the same host and port", () => {
 test("a label cannot break out of a line of HAProxy's configuration", () => {
   for (const good of ["", "eu-west/1a", "1.2.3+build:5"]) expect(accepts(label, good)).toBe(true);
   for (const bad of ["a b", 'a"', "a\n", "a#b", "$HOME", "a".repeat(101)]) expect(accepts(label, bad)).toBe(false);
+});
+
+test("loopback is more than one name", () => {
+  expect(["localhost", "127.0.0.1", "127.8.8.8", "::1"].every(isLoopback)).toBe(true);
+  expect(["10.0.0.1", "localhost.example.com", "127.0.0.1.example.com"].some(isLoopback)).toBe(false);
 });
