@@ -30,11 +30,14 @@ describe("local instances", () => {
     expect(await atlas.instances("identity")).toMatchObject([
       { instance: "host001:1", agent: "host001", healthy: true, zone: "eu-1", port: one.port },
     ]);
-    expect(await sidecar.why("identity")).toMatchObject({
-      known: true,
-      usable: 1,
-      servers: [{ instance: "host001:1", haproxy: "UP", because: expect.stringMatching(/^check 200, \d+ ms$/) }],
-    });
+    // the new worker answers a moment before the sidecar has seen that the reload is over
+    await eventually("it is explained", async () =>
+      expect(await sidecar.why("identity")).toMatchObject({
+        known: true,
+        usable: 1,
+        servers: [{ instance: "host001:1", haproxy: "UP", because: expect.stringMatching(/^check 200, \d+ ms$/) }],
+      }),
+    );
     const metrics = await (await fetch(`${sidecar.admin}/metrics`)).text();
     expect(metrics).toContain("smartstack_sidecar_local_instances 1");
     expect(metrics).toContain("haproxy_process_");
