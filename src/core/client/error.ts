@@ -1,4 +1,5 @@
 import { Fault } from "../lib/errors.ts";
+import { parseJson } from "../lib/json.ts";
 
 /**
  * What went wrong, for programs to match on.
@@ -112,12 +113,7 @@ export class SmartClientError extends Fault {
 
   /** The body of the answer as JSON (a problem document, mostly), or undefined when it is none. */
   get problem(): unknown {
-    try {
-      return this.response?.body === undefined ? undefined : JSON.parse(this.response.body);
-    } catch (error) {
-      if (error instanceof SyntaxError) return undefined;
-      throw error;
-    }
+    return this.response?.body === undefined ? undefined : parseJson(this.response.body);
   }
 }
 

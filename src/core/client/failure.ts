@@ -1,4 +1,5 @@
 // What a failed attempt was, in words and in facts.
+import { parseJson } from "../lib/json.ts";
 import { describeError } from "../lib/errors.ts";
 import { type Call, describeCall } from "./call.ts";
 import { addressVariable } from "./core.ts";
@@ -109,16 +110,11 @@ export function statusFailure(call: Call, response: Response, body: string | und
 /** What a problem document says, on one line. */
 function detailOf(headers: Headers, body: string | undefined): string {
   if (body === undefined || headers.get("content-type")?.startsWith("application/problem+json") !== true) return "";
-  try {
-    const problem: unknown = JSON.parse(body);
-    if (typeof problem !== "object" || problem === null) return "";
-    const { detail, title } = problem as { detail?: unknown; title?: unknown };
-    const text = typeof detail === "string" ? detail : typeof title === "string" ? title : "";
-    return text.replaceAll(/\s+/g, " ").slice(0, 200);
-  } catch (error) {
-    if (error instanceof SyntaxError) return "";
-    throw error;
-  }
+  const problem = parseJson(body);
+  if (typeof problem !== "object" || problem === null) return "";
+  const { detail, title } = problem as { detail?: unknown; title?: unknown };
+  const text = typeof detail === "string" ? detail : typeof title === "string" ? title : "";
+  return text.replaceAll(/\s+/g, " ").slice(0, 200);
 }
 
 /** The error of a call that ends with this failure. @param because why it was not tried again, when that needs saying */

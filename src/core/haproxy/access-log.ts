@@ -3,6 +3,7 @@ import { closeSync, constants, openSync, readSync } from "node:fs";
 import { z } from "zod";
 import { type Cancel, type Clock, systemClock } from "../lib/clock.ts";
 import { errorCode, Fault } from "../lib/errors.ts";
+import { parseJson } from "../lib/json.ts";
 import { instanceOfServer } from "./layout.ts";
 import { enlargePipe } from "./pipe.ts";
 
@@ -56,14 +57,7 @@ const lineSchema = z.object({
 
 /** Undefined when the line is none of ours, or was cut. */
 export function parseAccessLine(line: string): AccessRecord | undefined {
-  let raw: unknown;
-  try {
-    raw = JSON.parse(line);
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
-  const parsed = lineSchema.safeParse(raw);
+  const parsed = lineSchema.safeParse(parseJson(line));
   if (!parsed.success) return undefined;
   const { data } = parsed;
   return {

@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { z } from "zod";
 import { writeFileAtomic } from "../lib/atomic-file.ts";
 import { errorCode } from "../lib/errors.ts";
+import { parseJson } from "../lib/json.ts";
 import { type Definition, readDefinitionSchema } from "../model/service.ts";
 import type { Structure } from "./render.ts";
 
@@ -42,13 +43,4 @@ export async function readLoaded(path: string): Promise<Loaded | undefined> {
   const { master, id, frame, backends, definitions } = parsed.data;
   const known: Record<string, Definition> = definitions;
   return { structure: { id, frame, backends: new Map(Object.entries(backends)) }, definitions: known, master };
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
 }

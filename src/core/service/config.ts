@@ -2,6 +2,7 @@
 // where it came from. Pure: files and the environment are read by whoever makes the layers.
 import { z } from "zod";
 import { Fault } from "../lib/errors.ts";
+import { parseJson } from "../lib/json.ts";
 import { plainly } from "../lib/plainly.ts";
 import { isSecretName, MASK, Secret, SecretKey } from "./secret.ts";
 
@@ -236,15 +237,17 @@ function literalFromText(declared: DefaultValue, schema: z.ZodType, text: string
       return text.trim() === "" ? { ok: false, message: "must be a number" } : check(schema, Number(text));
     case "boolean":
       return check(z.stringbool("must be true or false"), text);
-    default:
+    default: {
       if (Array.isArray(declared) && !text.trimStart().startsWith("["))
         return check(
           schema,
           text.split(",").map((part) => itemFromText(declared[0], part.trim())),
         );
-      return parseJson(text) === undefined
+      const json = parseJson(text);
+      return json === undefined
         ? { ok: false, message: Array.isArray(declared) ? "must be a list: a,b,c or JSON" : "must be JSON" }
-        : check(schema, parseJson(text));
+        : check(schema, json);
+    }
   }
 }
 
@@ -252,14 +255,4 @@ function itemFromText(example: unknown, text: string): unknown {
   if (typeof example === "number") return Number(text);
   if (typeof example === "boolean") return text === "true" ? true : text === "false" ? false : text;
   return text;
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    // not JSON: the caller says what was expected
-    if (error instanceof SyntaxError) return undefined;
-    throw error;
-  }
 }
