@@ -1,4 +1,5 @@
 // Atlas: the registry behind HTTP. This file wires its parts and owns their order of birth and death.
+import type { Address } from "../core/lib/address.ts";
 import { type Clock, systemClock } from "../core/lib/clock.ts";
 import type { Fault } from "../core/lib/errors.ts";
 import { type Logger, silentLogger } from "../core/lib/logger.ts";
@@ -19,7 +20,7 @@ import { agentRoutes } from "./routes-agents.ts";
 import { healthRoutes } from "./routes-health.ts";
 import { metadataRoutes } from "./routes-metadata.ts";
 import { registryRoutes } from "./routes-registry.ts";
-import { type Address, serve } from "./server.ts";
+import { serve } from "./server.ts";
 import { Waits } from "./waits.ts";
 import { WatchHub } from "./watch-hub.ts";
 

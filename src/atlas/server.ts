@@ -1,8 +1,8 @@
 // The listening socket of Atlas.
-import { errorCode, Fault } from "../core/lib/errors.ts";
+import { type Address, formatAddress, formatHost } from "../core/lib/address.ts";
+import { Fault } from "../core/lib/errors.ts";
+import { listenTcp } from "../core/lib/listen.ts";
 import type { Respond } from "./router.ts";
-
-export type Address = { readonly host: string; readonly port: number };
 
 export type Server = {
   readonly url: string;
@@ -18,19 +18,13 @@ const STOP_MS = 1_000;
  * @param idleS longest pause on a connection that carries no stream and no wait, in s
  * @throws Fault `address_in_use`, `address_refused`
  */
-export function serve({ host, port }: Address, respond: Respond, idleS = IDLE_S): Server {
-  const shown = `${host.includes(":") ? `[${host}]` : host}:${port}`;
-  let server: Bun.Server<undefined>;
-  try {
-    server = Bun.serve({
-      hostname: host,
-      port,
-      idleTimeout: idleS,
+export function serve(address: Address, respond: Respond, idleS = IDLE_S): Server {
+  const server = listenTcp(
+    {
+      ...address,
+      idleS,
       // larger bodies are refused by us, with a problem document
-      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
-      development: false,
-      // without it, development: false lets a second process listen on the same port, and each gets half the connections
-      reusePort: false,
+      maxBodyBytes: Number.MAX_SAFE_INTEGER,
       fetch: (request, self) =>
         respond(request, {
           address: self.requestIP(request)?.address ?? "",
@@ -39,25 +33,11 @@ export function serve({ host, port }: Address, respond: Respond, idleS = IDLE_S)
             return () => self.timeout(request, idleS);
           },
         }),
-    });
-  } catch (error) {
-    if (errorCode(error) === "EADDRINUSE") {
-      throw new Fault({
-        code: "address_in_use",
-        message: `cannot listen on ${shown}: another program does`,
-        hint: `Stop it, or choose another address with --listen. "ss -ltnp 'sport = :${port}'" shows who it is.`,
-        cause: error,
-      });
-    }
-    throw new Fault({
-      code: "address_refused",
-      message: `cannot listen on ${shown}`,
-      hint: "Is it an address of this machine, and may this user use the port?",
-      cause: error,
-    });
-  }
+    },
+    (busy, cause) => faultOf(address, busy, cause),
+  );
   return {
-    url: `http://${host.includes(":") ? `[${host}]` : host}:${server.port}`,
+    url: `http://${formatHost(address.host)}:${server.port}`,
     async stop() {
       // not awaited: it would also wait for connections that are idle
       void server.stop();
@@ -66,4 +46,22 @@ export function serve({ host, port }: Address, respond: Respond, idleS = IDLE_S)
       await server.stop(true);
     },
   };
+}
+
+function faultOf(address: Address, busy: boolean, cause: unknown): Fault {
+  const shown = formatAddress(address);
+  if (busy) {
+    return new Fault({
+      code: "address_in_use",
+      message: `cannot listen on ${shown}: another program does`,
+      hint: `Stop it, or choose another address with --listen. "ss -ltnp 'sport = :${address.port}'" shows who it is.`,
+      cause,
+    });
+  }
+  return new Fault({
+    code: "address_refused",
+    message: `cannot listen on ${shown}`,
+    hint: "Is it an address of this machine, and may this user use the port?",
+    cause,
+  });
 }

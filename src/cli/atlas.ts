@@ -1,10 +1,11 @@
+import { formatAddress } from "../core/lib/address.ts";
 import { z } from "zod";
 import { isLoopback } from "../core/model/names.ts";
 import { defineCommand } from "./command.ts";
 import { ConfigError, formatSource } from "./config.ts";
 import { EXIT } from "./exit-codes.ts";
 import { runProgram } from "./lifecycle.ts";
-import { defaultStateDirectory, formatHostPort, hostPort, type Kind, option, path, shared, toggle } from "./options.ts";
+import { defaultStateDirectory, hostPort, type Kind, option, path, shared, toggle } from "./options.ts";
 
 // the cluster store is a value that people will know from the documentation: say what is the matter with it
 const store: Kind<"embedded"> = {
@@ -41,7 +42,7 @@ export const atlas = defineCommand({
         {
           key: "listen",
           source: formatSource(sources.listen),
-          message: `${formatHostPort(listen)} is open to other machines, and this Atlas checks nobody's right to write; say --insecure if the network is yours alone, or listen on 127.0.0.1`,
+          message: `${formatAddress(listen)} is open to other machines, and this Atlas checks nobody's right to write; say --insecure if the network is yours alone, or listen on 127.0.0.1`,
         },
       ]);
     }

@@ -1,11 +1,12 @@
 // A laptop's whole realm under one command: Atlas, a sidecar and HAProxy, which end together.
+import { formatAddress } from "../core/lib/address.ts";
 import { join } from "node:path";
 import { describeError } from "../core/lib/errors.ts";
 import type { Running } from "../core/lib/running.ts";
 import { defineCommand } from "./command.ts";
 import { EXIT } from "./exit-codes.ts";
 import { runProgram } from "./lifecycle.ts";
-import { defaultStateDirectory, formatHostPort, hostPort, option, path, shared } from "./options.ts";
+import { defaultStateDirectory, hostPort, option, path, shared } from "./options.ts";
 
 export const dev = defineCommand({
   name: "dev",
@@ -51,7 +52,7 @@ export const dev = defineCommand({
           },
           { logger: logger("sidecar") },
         );
-        console.log(introduction(atlas.url, sidecar.info.router, formatHostPort(values.admin)));
+        console.log(introduction(atlas.url, sidecar.info.router, formatAddress(values.admin)));
         return together([sidecar, atlas]);
       } catch (error) {
         await atlas.stop();

@@ -1,8 +1,8 @@
+import { formatAddress } from "../core/lib/address.ts";
 import { describe, expect, test } from "bun:test";
 import {
   duration,
   formatDefault,
-  formatHostPort,
   host,
   hostPort,
   integer,
@@ -149,7 +149,7 @@ test("the example of every kind is a value it takes, for the commented configura
 });
 
 test("what is shown as a default can be typed as a flag", () => {
-  expect(formatHostPort({ host: "::1", port: 1 })).toBe("[::1]:1");
+  expect(formatAddress({ host: "::1", port: 1 })).toBe("[::1]:1");
   const listen = { host: "::1", port: 1 };
   expect(read(hostPort, formatDefault(option(hostPort, "", listen)))).toEqual(listen);
   const addresses = ["http://a:1", "http://b:1"];

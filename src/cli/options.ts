@@ -1,5 +1,6 @@
 // The kinds of values that flags, environment variables and configuration files can hold. Text from the first two, YAML
 // scalars from the third: each schema takes both.
+import { type Address, formatAddress } from "../core/lib/address.ts";
 import { homedir, hostname } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
@@ -137,11 +138,8 @@ export const duration: Kind<number> = {
   }),
 };
 
-/** An address to listen on. */
-export type HostPort = { readonly host: string; readonly port: number };
-
 /** `HOST:PORT`, `[::1]:PORT`; port 0 asks the system for a free one. */
-export const hostPort: Kind<HostPort> = {
+export const hostPort: Kind<Address> = {
   placeholder: "HOST:PORT",
   example: "127.0.0.1:7400",
   schema: scalarText.transform((value, context) => {
@@ -155,11 +153,6 @@ export const hostPort: Kind<HostPort> = {
     return { host, port: number };
   }),
 };
-
-/** `HOST:PORT` as a URL or in a message: brackets around an IPv6 host. */
-export function formatHostPort({ host, port: number }: HostPort): string {
-  return host.includes(":") ? `[${host}]:${number}` : `${host}:${number}`;
-}
 
 /** The default of an option as it can be typed, or undefined when it has none worth a word. */
 export function formatDefault({ kind, default: value }: Option<unknown>): string | undefined {
@@ -177,7 +170,7 @@ export function formatDefault({ kind, default: value }: Option<unknown>): string
 function formatValue(value: unknown): string {
   if (Array.isArray(value)) return value.join(",");
   if (typeof value === "object" && value !== null && "host" in value && "port" in value)
-    return formatHostPort({ host: String(value.host), port: Number(value.port) });
+    return formatAddress({ host: String(value.host), port: Number(value.port) });
   return String(value);
 }
 

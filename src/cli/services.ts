@@ -1,3 +1,4 @@
+import { formatAddress } from "../core/lib/address.ts";
 import { z } from "zod";
 import { type Instance, isUsable } from "../core/model/instance.ts";
 import { type ServiceSummary, serviceSummarySchema } from "../core/model/service.ts";
@@ -55,7 +56,7 @@ function formatService(service: string, { definition, instances }: z.output<type
           ["INSTANCE", "ADDRESS", "STATE", "WEIGHT", "ZONE", "VERSION", "AGENT"],
           own.map((instance) => [
             instance.instance,
-            `${instance.address.includes(":") ? `[${instance.address}]` : instance.address}:${instance.port}`,
+            formatAddress({ host: instance.address, port: instance.port }),
             { text: stateOf(instance), style: isUsable(instance) ? "green" : "yellow" },
             String(instance.weight),
             instance.zone,

@@ -1,3 +1,4 @@
+import type { Address } from "../core/lib/address.ts";
 import { defineCommand } from "./command.ts";
 import { atlasAccess, atlasOptions } from "./connection.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -7,7 +8,6 @@ import {
   defaultHost,
   defaultStateDirectory,
   host,
-  type HostPort,
   hostPort,
   type Kind,
   option,
@@ -19,7 +19,7 @@ import {
 const zone: Kind<string> = { placeholder: "ZONE", schema: label };
 
 // clients have to know it: the system must not choose
-const fixedHostPort: Kind<HostPort> = {
+const fixedHostPort: Kind<Address> = {
   ...hostPort,
   schema: hostPort.schema.refine(({ port }) => port !== 0, "must name a port"),
 };

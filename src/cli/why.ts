@@ -1,9 +1,10 @@
+import { formatAddress } from "../core/lib/address.ts";
 import { createSidecarClient } from "../core/api/sidecar-client.ts";
 import type { Why } from "../core/model/local.ts";
 import { type Command, defineCommand } from "./command.ts";
 import { EXIT } from "./exit-codes.ts";
 import { checkNames } from "./operator.ts";
-import { formatHostPort, hostPort, option, shared } from "./options.ts";
+import { hostPort, option, shared } from "./options.ts";
 import { answer } from "./output.ts";
 import { type Cell, formatAge, formatTable } from "./table.ts";
 
@@ -21,7 +22,7 @@ export const why: Command = defineCommand({
   },
   async run({ values, args: [service = ""] }) {
     checkNames(why, service);
-    const found = await createSidecarClient({ url: `http://${formatHostPort(values.admin)}` }).why(service);
+    const found = await createSidecarClient({ url: `http://${formatAddress(values.admin)}` }).why(service);
     answer(values.json, found, () => formatWhy(found, Date.now()));
     return found.known ? EXIT.done : EXIT.failed;
   },

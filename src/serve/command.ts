@@ -3,6 +3,7 @@
 import { connect } from "node:net";
 import type { Subprocess } from "bun";
 import { createSidecarClient } from "../core/api/sidecar-client.ts";
+import { formatAddress } from "../core/lib/address.ts";
 import { type Clock, systemClock } from "../core/lib/clock.ts";
 import { errorCode, Fault } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
@@ -82,7 +83,7 @@ export async function startCommand(config: CommandConfig, clock: Clock = systemC
   let stopping: Promise<void> | undefined;
 
   const { healthcheck, protocol } = manifest.definition;
-  const place = `${address.includes(":") ? `[${address}]` : address}:${port}`;
+  const place = formatAddress({ host: address, port });
   const url = `http://${place}${healthcheck.path}`;
   const probe = protocol === "tcp" ? () => connects(address, port) : () => answers(url, healthcheck.timeoutMs);
   const registered = (async () => {

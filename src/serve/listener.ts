@@ -1,5 +1,6 @@
 import type { Server } from "bun";
-import { errorCode, Fault } from "../core/lib/errors.ts";
+import { Fault } from "../core/lib/errors.ts";
+import { listenTcp } from "../core/lib/listen.ts";
 
 /** Answers on one port, of one or more addresses. */
 export interface Listener {
@@ -43,31 +44,21 @@ export function listen(address: string, port: number, answer: Answer): Listener 
 }
 
 function open(address: string, port: number, answer: Answer): Server<undefined> {
-  try {
-    return Bun.serve({
-      hostname: address,
-      port,
-      idleTimeout: IDLE_SECONDS,
-      // the service's own limit answers with a problem, Bun's with an empty 413
-      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
-      // without it, development: false lets a second process listen on the same port, and each gets half the connections
-      reusePort: false,
-      development: false,
-      fetch: answer,
-    });
-  } catch (error) {
-    if (errorCode(error) === "EADDRINUSE") {
-      throw new Fault({
-        code: "address_in_use",
-        message: `port ${port} of ${address} is in use`,
-        hint: "Another instance? --port N takes another port, --port 0 a free one.",
-      });
-    }
-    throw new Fault({
-      code: "listen_failed",
-      message: `cannot listen on port ${port} of ${address}`,
-      hint: "Is that an address of this machine, and the port one this user may use?",
-      cause: error,
-    });
-  }
+  return listenTcp(
+    // the service's own limit answers with a problem, Bun's with an empty 413
+    { host: address, port, idleS: IDLE_SECONDS, maxBodyBytes: Number.MAX_SAFE_INTEGER, fetch: answer },
+    (busy, cause) =>
+      busy
+        ? new Fault({
+            code: "address_in_use",
+            message: `port ${port} of ${address} is in use`,
+            hint: "Another instance? --port N takes another port, --port 0 a free one.",
+          })
+        : new Fault({
+            code: "listen_failed",
+            message: `cannot listen on port ${port} of ${address}`,
+            hint: "Is that an address of this machine, and the port one this user may use?",
+            cause,
+          }),
+  );
 }

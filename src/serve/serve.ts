@@ -4,6 +4,7 @@ import { hostname } from "node:os";
 import { createSidecarClient } from "../core/api/sidecar-client.ts";
 import { addressVariable } from "../core/client/core.ts";
 import { smartClient } from "../core/client/index.ts";
+import { formatHost } from "../core/lib/address.ts";
 import { type Clock, systemClock } from "../core/lib/clock.ts";
 import { describeError, Fault } from "../core/lib/errors.ts";
 import type { Running } from "../core/lib/running.ts";
@@ -194,7 +195,7 @@ async function quiet(application: Application, clock: Clock): Promise<void> {
 
 /** The smart client takes addresses from the environment, in the realm local alone. */
 function aloneHint(service: string, realm: string, { addresses: [first = ""], port }: Listener): string | undefined {
-  const address = isWildcard(first) ? "127.0.0.1" : first.includes(":") ? `[${first}]` : first;
+  const address = isWildcard(first) ? "127.0.0.1" : formatHost(first);
   return realm === "local" ? `Until then ${addressVariable(service)}=http://${address}:${port} leads to it` : undefined;
 }
 

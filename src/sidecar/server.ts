@@ -1,9 +1,9 @@
 // The two listening sockets of the sidecar.
 import { chmodSync, rmSync } from "node:fs";
-import { errorCode, Fault } from "../core/lib/errors.ts";
+import { type Address, formatAddress, formatHost } from "../core/lib/address.ts";
+import { Fault } from "../core/lib/errors.ts";
+import { listenTcp } from "../core/lib/listen.ts";
 import type { Handler } from "./admin.ts";
-
-export type Address = { readonly host: string; readonly port: number };
 
 export type Server = {
   /** Where it listens: a URL, or a path. */
@@ -19,37 +19,29 @@ const IDLE_S = 120;
 const MAX_SOCKET_PATH = 107;
 
 /** @throws Fault `address_in_use`, `address_refused` */
-export function serveTcp({ host, port }: Address, handle: Handler): Server {
-  const shown = host.includes(":") ? `[${host}]` : host;
-  let server: Bun.Server<undefined>;
-  try {
-    server = Bun.serve({
-      hostname: host,
-      port,
-      idleTimeout: IDLE_S,
-      maxRequestBodySize: MAX_BODY_BYTES,
-      development: false,
-      // Bun sets it together with `development: false`, and a second process would bind a busy port
-      reusePort: false,
-      fetch: handle,
-    });
-  } catch (error) {
-    if (errorCode(error) === "EADDRINUSE") {
-      throw new Fault({
-        code: "address_in_use",
-        message: `cannot listen on ${shown}:${port}: another program does`,
-        hint: `Stop it, or choose another address with --admin. "ss -ltnp 'sport = :${port}'" shows who it is.`,
-        cause: error,
-      });
-    }
-    throw new Fault({
-      code: "address_refused",
-      message: `cannot listen on ${shown}:${port}`,
-      hint: "Is it an address of this machine, and may this user use the port? Choose another with --admin.",
-      cause: error,
+export function serveTcp(address: Address, handle: Handler): Server {
+  const server = listenTcp({ ...address, idleS: IDLE_S, maxBodyBytes: MAX_BODY_BYTES, fetch: handle }, (busy, cause) =>
+    faultOf(address, busy, cause),
+  );
+  return { at: `http://${formatHost(address.host)}:${server.port}`, stop: () => server.stop(true) };
+}
+
+function faultOf(address: Address, busy: boolean, cause: unknown): Fault {
+  const shown = formatAddress(address);
+  if (busy) {
+    return new Fault({
+      code: "address_in_use",
+      message: `cannot listen on ${shown}: another program does`,
+      hint: `Stop it, or choose another address with --admin. "ss -ltnp 'sport = :${address.port}'" shows who it is.`,
+      cause,
     });
   }
-  return { at: `http://${shown}:${server.port}`, stop: () => server.stop(true) };
+  return new Fault({
+    code: "address_refused",
+    message: `cannot listen on ${shown}`,
+    hint: "Is it an address of this machine, and may this user use the port? Choose another with --admin.",
+    cause,
+  });
 }
 
 /**

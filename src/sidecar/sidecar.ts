@@ -1,6 +1,7 @@
 // The sidecar: one per host. This file wires its parts and owns their order of birth and death.
 import { join, resolve } from "node:path";
 import type { AtlasClientOptions } from "../core/api/atlas-client.ts";
+import { type Address, formatAddress } from "../core/lib/address.ts";
 import { type Clock, steadyClock, systemClock } from "../core/lib/clock.ts";
 import { describeError, type Fault } from "../core/lib/errors.ts";
 import { problemOf, ProblemFault, requestIdOf } from "../core/lib/http.ts";
@@ -8,7 +9,6 @@ import { type Logger, silentLogger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
 import { VERSION } from "../core/lib/version.ts";
 import type { SidecarInfo } from "../core/model/local.ts";
-import { instanceName } from "../core/model/names.ts";
 import { findRunning, pathsIn } from "../core/haproxy/process.ts";
 import { createProxy } from "../core/haproxy/proxy.ts";
 import { openAccessFile } from "./access-file.ts";
@@ -18,7 +18,7 @@ import { startAgent } from "./agent.ts";
 import { lockStateDirectory } from "./lock.ts";
 import { countRequest, createSidecarMetrics } from "./metrics.ts";
 import { type Probe, probe as realProbe } from "./probe.ts";
-import { type Address, serveSocket, serveTcp } from "./server.ts";
+import { serveSocket, serveTcp } from "./server.ts";
 
 export type SidecarConfig = {
   /** Every replica of Atlas, and how to talk to it. */
@@ -181,8 +181,4 @@ function unanswered(error: unknown): string {
 
 async function runsAlready(directory: string): Promise<boolean> {
   return (await findRunning(pathsIn(directory))) !== undefined;
-}
-
-function formatAddress({ host, port }: Address): string {
-  return instanceName(host, port);
 }

@@ -1,5 +1,6 @@
 // The configuration as text. Pure, ordered, and commented for whoever reads it on a host at night; fixtures/haproxy holds
 // what it makes of known snapshots.
+import { formatAddress } from "../lib/address.ts";
 import type { Backend, Layout, Server } from "./layout.ts";
 
 /** What the configuration needs to know beside the layout. */
@@ -308,5 +309,5 @@ function renderServer(server: Server, foundDown: boolean): string {
 
 /** `10.0.0.1:5000`, `[::1]:5000`. */
 export function socketAddress({ address, port }: Pick<Server, "address" | "port">): string {
-  return address.includes(":") ? `[${address}]:${port}` : `${address}:${port}`;
+  return formatAddress({ host: address, port });
 }

@@ -1,0 +1,34 @@
+// Listening on a TCP port, the same for Atlas, the sidecar and every service.
+import type { Address } from "./address.ts";
+import { errorCode, type Fault } from "./errors.ts";
+
+type Server = Bun.Server<undefined>;
+
+export type ListenOptions = Address & {
+  /** Longest pause on a connection, in s; Bun knows at most 255. */
+  readonly idleS: number;
+  /** Larger bodies are cut off by Bun, with an empty 413. */
+  readonly maxBodyBytes: number;
+  readonly fetch: (request: Request, server: Server) => Response | Promise<Response>;
+};
+
+/**
+ * @param fault what to throw when the port is taken (`busy`), or cannot be listened on for another reason
+ * @throws what `fault` makes
+ */
+export function listenTcp(options: ListenOptions, fault: (busy: boolean, cause: unknown) => Fault): Server {
+  try {
+    return Bun.serve({
+      hostname: options.host,
+      port: options.port,
+      idleTimeout: options.idleS,
+      maxRequestBodySize: options.maxBodyBytes,
+      development: false,
+      // without it, development: false lets a second process listen on the same port, and each gets half the connections
+      reusePort: false,
+      fetch: options.fetch,
+    });
+  } catch (error) {
+    throw fault(errorCode(error) === "EADDRINUSE", error);
+  }
+}
