@@ -65,3 +65,9 @@ export const instanceNameSchema = z
 export function instanceId(service: string, instance: string): string {
   return `${service}/${instance}`;
 }
+
+/** The two parts of an instance's id: a service has no slash in its name. */
+export function parseInstanceId(id: string): { readonly service: string; readonly instance: string } {
+  const slash = id.indexOf("/");
+  return { service: id.slice(0, slash), instance: id.slice(slash + 1) };
+}

@@ -292,7 +292,8 @@ export function describeStoreContract(name: string, create: () => Promise<StoreU
         const seen: string[] = [];
         const stop = store.live.onLeases((leases) => seen.push([...leases.values()].map(({ boot }) => boot).join(",")));
         await store.live.claimLease({ host: "a", boot: "1", zone: "z", version: "v" });
-        expect(store.live.leases().get("a")).toEqual({ host: "a", boot: "1", zone: "z", version: "v" });
+        const { replica } = store.live;
+        expect(store.live.leases().get("a")).toEqual({ host: "a", boot: "1", zone: "z", version: "v", replica });
         await store.live.claimLease({ host: "a", boot: "2", zone: "z", version: "v" });
         await store.live.releaseLease("a");
         await store.live.releaseLease("a");
@@ -302,6 +303,54 @@ export function describeStoreContract(name: string, create: () => Promise<StoreU
         await store.live.claimLease({ host: "a", boot: "3", zone: "z", version: "v" });
         expect(seen).not.toContain("3");
         await store.live.releaseLease("a");
+      });
+    });
+
+    describe("replicas", () => {
+      test("one that announced itself is known by its URL", async () => {
+        const seen: string[] = [];
+        store.live.onReplicas((replicas) => seen.push([...replicas.values()].join()));
+        expect(store.live.replicas().size).toBe(0);
+        await store.live.announce("http://127.0.0.1:7400");
+        expect([...store.live.replicas()]).toEqual([[store.live.replica, "http://127.0.0.1:7400"]]);
+        expect(seen).toEqual(["http://127.0.0.1:7400"]);
+      });
+    });
+
+    describe("a backup", () => {
+      test("replaces everything and begins a new generation, with the intents about those who are away", async () => {
+        await define("identity");
+        await put("identity", "a", { weight: 7, enabled: false });
+        await put("identity", "gone", { enabled: false });
+        await remove("identity", "gone");
+        const settings = await store.meta.addSettings("identity", { A: 1 }, "2026-01-01", "ann");
+        await store.live.setSettings("identity", settings, undefined);
+        const before = store.live.state();
+        const away = store.live.away();
+        expect(away).toEqual([{ service: "identity", instance: "gone" }]);
+        await define("billing");
+        await put("billing", "b");
+        await remove("identity", "a", true);
+        await put("identity", "gone", { enabled: true });
+        const { generation, revision } = store.live.state();
+        changes.length = 0;
+        const { definitions, instances } = before;
+        const content = { definitions, settings: before.settings, instances: [...instances.values()], away };
+        const restored = await store.live.restore(content);
+        expect(restored.generation).toBeGreaterThan(generation);
+        expect(restored.revision).toBeGreaterThanOrEqual(revision);
+        const state = store.live.state();
+        expect(state).toMatchObject({ generation: restored.generation, revision: restored.revision });
+        expect(state.instances).toEqual(instances);
+        expect(state.definitions).toEqual(definitions);
+        expect(state.settings).toEqual(before.settings);
+        expect(changes.at(-1)).toMatchObject({ kind: "reset", state: { generation: restored.generation } });
+        expect(store.live.away()).toEqual(away);
+        await put("identity", "gone");
+        expect(instance("identity/gone")?.enabled).toBe(false);
+        store = await store.reopen();
+        expect(store.live.state().generation).toBe(restored.generation);
+        expect(instance("identity/a")).toEqual(instances.get("identity/a") as Instance);
       });
     });
 
@@ -390,6 +439,20 @@ export function describeStoreContract(name: string, create: () => Promise<StoreU
         const services = Array.from({ length: 30 }, (_, index) => `service-${index}`);
         const reserved = await Promise.all(services.map((service) => store.meta.reservePort(service, new Set())));
         expect(new Set(reserved.map(({ port }) => port)).size).toBe(30);
+      });
+
+      test("a restore replaces every reservation", async () => {
+        await store.meta.reservePort("a", new Set());
+        await store.meta.reservePort("b", new Set());
+        const ports = [
+          { service: "c", port: 5000 },
+          { service: "b", port: 6000 },
+        ];
+        await store.meta.replacePorts(ports);
+        expect(await store.meta.ports()).toEqual(ports);
+        expect(await store.meta.reservePort("d", new Set())).toEqual({ service: "d", port: 5001, created: true });
+        await store.meta.replacePorts([]);
+        expect(await store.meta.ports()).toEqual([]);
       });
 
       test("when no port is free, that is a conflict", async () => {

@@ -50,8 +50,23 @@ export type Written = Position & { readonly changed: boolean };
 /** An agent's claim that its instances live, held by the replica that the agent watches. */
 export type Lease = { readonly host: string; readonly boot: string; readonly zone: string; readonly version: string };
 
-/** Where a lease stands, for `onLeases`. */
-export type LeaseView = ReadonlyMap<string, Lease>;
+/** A lease and the replica that holds it. */
+export type HeldLease = Lease & { readonly replica: string };
+
+/** By host. */
+export type LeaseView = ReadonlyMap<string, HeldLease>;
+
+/** Replica → the URL that other replicas reach it at. */
+export type ReplicaView = ReadonlyMap<string, string>;
+
+/** All that a backup keeps of live state. */
+export type LiveContent = {
+  readonly definitions: ReadonlyMap<string, number>;
+  readonly settings: ReadonlyMap<string, number>;
+  readonly instances: readonly Instance[];
+  /** Instances that are away and that an operator disabled. */
+  readonly away: readonly { readonly service: string; readonly instance: string }[];
+};
 
 export interface LiveStore {
   /** Reads everything; afterwards `state()` answers. @throws Fault `store_*` with what to do when it cannot be opened */
@@ -92,6 +107,28 @@ export interface LiveStore {
   claimLease(lease: Lease): Promise<void>;
   /** Gives up a lease that this replica holds; another replica's stays. */
   releaseLease(host: string): Promise<void>;
+
+  /** Instances that are away and that an operator disabled: `state()` does not show them. */
+  away(): LiveContent["away"];
+  /**
+   * Makes the live state exactly `content` and begins a new generation, max(old + 1, now in Unix seconds): a `reset` for every
+   * watcher. What goes has no reason, so that agents doubt it. One restore at a time; one that broke off is repeated.
+   */
+  restore(content: LiveContent): Promise<Position>;
+
+  /** The name of this replica among `replicas()`. */
+  readonly replica: string;
+  /** Tells the other replicas where this one is reached, for as long as it lives. */
+  announce(url: string): Promise<void>;
+  /** The replicas that live, this one too once it announced itself. */
+  replicas(): ReplicaView;
+  /** Called after any replica came, went or moved. */
+  onReplicas(listener: (replicas: ReplicaView) => void): () => void;
+  /**
+   * Called when the store sees again after it could not, leases included: whatever vanished meanwhile, nobody saw how long
+   * ago. Grace starts anew.
+   */
+  onSight(listener: () => void): () => void;
 
   /** Why the store cannot write now, in words for `/readyz`, or undefined when all is well. */
   degraded(): string | undefined;

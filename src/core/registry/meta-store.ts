@@ -53,6 +53,8 @@ export interface MetaStore {
   ports(): Promise<readonly PortReservation[]>;
   /** False when there was none. */
   releasePort(service: string): Promise<boolean>;
+  /** Makes the reservations exactly these, for a restore. */
+  replacePorts(ports: readonly PortReservation[]): Promise<void>;
 
   addAudit(entry: AuditEntry): Promise<void>;
   /** Newest first. */

@@ -28,6 +28,11 @@ class CopyOnWrite<V> {
     }
     return this.#own;
   }
+
+  replace(map: ReadonlyMap<string, V>): void {
+    this.#own = undefined;
+    this.now = map;
+  }
 }
 
 export class Draft {
@@ -40,6 +45,8 @@ export class Draft {
   readonly removed: CopyOnWrite<Removal>;
   readonly removedAt: CopyOnWrite<number>;
   readonly away: CopyOnWrite<true>;
+  /** Another one than the base's makes the transaction a reset. */
+  generation: number;
   readonly touchedServices = new Set<string>();
   readonly touchedSettings = new Set<string>();
   readonly touchedInstances = new Set<string>();
@@ -48,6 +55,7 @@ export class Draft {
 
   constructor({ state, removedAt, away }: Held) {
     this.base = state;
+    this.generation = state.generation;
     this.revision = state.revision + 1;
     this.definitions = new CopyOnWrite(state.definitions);
     this.settings = new CopyOnWrite(state.settings);
@@ -67,7 +75,7 @@ export class Draft {
   held(): Held {
     const { base, moved } = this;
     const state: LiveState = {
-      generation: base.generation,
+      generation: this.generation,
       revision: moved ? this.revision : base.revision,
       definitions: this.definitions.now,
       settings: this.settings.now,
@@ -79,6 +87,7 @@ export class Draft {
 
   /** What happened, net: an instance that was put and removed within one transaction is a removal. */
   changes(state: LiveState): readonly LiveChange[] {
+    if (this.generation !== this.base.generation) return [{ kind: "reset", state }];
     const settings = [...this.touchedSettings].map((service) => ({ kind: "settings" as const, state, service }));
     return this.moved ? [this.#change(state), ...settings] : settings;
   }

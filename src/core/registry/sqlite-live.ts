@@ -3,20 +3,24 @@
 import type { Database } from "bun:sqlite";
 import type { Cancel, Clock } from "../lib/clock.ts";
 import { Fault } from "../lib/errors.ts";
-import { instanceId } from "../model/names.ts";
+import type { Position } from "../model/position.ts";
+import { instanceId, parseInstanceId } from "../model/names.ts";
 import type {
   InstanceDecision,
   InstanceRecord,
   Lease,
   LeaseView,
   LiveChange,
+  LiveContent,
   LiveState,
   LiveStore,
+  ReplicaView,
   Written,
 } from "./live-store.ts";
 import { Draft, type Held } from "./sqlite-draft.ts";
 import type { SqliteFile } from "./sqlite-file.ts";
 import { obey, purge, remove } from "./sqlite-instances.ts";
+import { restore } from "./sqlite-restore.ts";
 import { identify, load } from "./sqlite-load.ts";
 
 /** How long a removal keeps its reason. */
@@ -27,14 +31,18 @@ const PURGE_EVERY_MS = 600_000;
 export type SqliteLiveOptions = { readonly file: SqliteFile; readonly realm: string; readonly clock: Clock };
 
 export class SqliteLive implements LiveStore {
+  /** There is never another. */
+  readonly replica = "embedded";
   readonly #file: SqliteFile;
   readonly #realm: string;
   readonly #clock: Clock;
   readonly #listeners = new Set<(change: LiveChange) => void>();
   readonly #leaseListeners = new Set<(leases: LeaseView) => void>();
+  readonly #replicaListeners = new Set<(replicas: ReplicaView) => void>();
   #leases: LeaseView = new Map();
   #held: Held | undefined;
   #draft: Draft | undefined;
+  #replicas: ReplicaView = new Map();
   #purge: Cancel | undefined;
 
   constructor({ file, realm, clock }: SqliteLiveOptions) {
@@ -153,7 +161,7 @@ export class SqliteLive implements LiveStore {
 
   // one process, one replica: a lease is what this process says, and ends with it
   async claimLease(lease: Lease): Promise<void> {
-    this.#setLeases(new Map(this.#leases).set(lease.host, lease));
+    this.#setLeases(new Map(this.#leases).set(lease.host, { ...lease, replica: this.replica }));
   }
 
   async releaseLease(host: string): Promise<void> {
@@ -161,6 +169,36 @@ export class SqliteLive implements LiveStore {
     const leases = new Map(this.#leases);
     leases.delete(host);
     this.#setLeases(leases);
+  }
+
+  away(): LiveContent["away"] {
+    return [...this.#current().away.keys()].map(parseInstanceId);
+  }
+
+  restore(content: LiveContent): Promise<Position> {
+    return this.#write((db, draft) => {
+      restore(db, draft, content, this.#clock.now());
+      return true;
+    });
+  }
+
+  async announce(url: string): Promise<void> {
+    this.#replicas = new Map([[this.replica, url]]);
+    for (const listener of this.#replicaListeners) listener(this.#replicas);
+  }
+
+  replicas(): ReplicaView {
+    return this.#replicas;
+  }
+
+  onReplicas(listener: (replicas: ReplicaView) => void): () => void {
+    this.#replicaListeners.add(listener);
+    return () => this.#replicaListeners.delete(listener);
+  }
+
+  /** The file's own process never loses sight of it. */
+  onSight(): () => void {
+    return () => undefined;
   }
 
   degraded(): string | undefined {
@@ -184,7 +222,7 @@ export class SqliteLive implements LiveStore {
       const draft = this.#draft;
       const changed = work(db, draft);
       return {
-        generation: draft.base.generation,
+        generation: draft.generation,
         revision: draft.moved ? draft.revision : draft.base.revision,
         changed,
       };

@@ -136,6 +136,13 @@ export class SqliteMeta implements MetaStore {
     return this.#file.write((db) => db.query("DELETE FROM ports WHERE service = ?").run(service).changes > 0);
   }
 
+  replacePorts(ports: readonly PortReservation[]): Promise<void> {
+    return this.#file.write((db) => {
+      db.run("DELETE FROM ports");
+      for (const { service, port } of ports) db.query("INSERT INTO ports VALUES (?, ?)").run(service, port);
+    });
+  }
+
   // not durable by itself: an audit entry rides on the fsync of the next write, and kill -9 does not reach it
   addAudit(entry: AuditEntry): Promise<void> {
     return this.#file.write(
