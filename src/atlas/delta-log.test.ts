@@ -33,9 +33,17 @@ describe("the delta log", () => {
   });
 
   test("asks for a snapshot when it cannot tell what was missed", () => {
-    const cases = { "too long ago": at(9), "within a delta": at(12), ahead: at(16), "another generation": at(11, 6) };
+    const cases = { "too long ago": at(9), ahead: at(16), "another generation": at(11, 6) };
     for (const [name, position] of Object.entries(cases))
       expect([name, log.missedSince(position, at(15)).kind]).toEqual([name, "snapshot"]);
+  });
+
+  test("begins earlier for who comes from another replica's position, between two of its own", () => {
+    const missed = log.missedSince(at(12), at(15));
+    expect(missed).toMatchObject({ kind: "delta", delta: { since: 12, revision: 15 } });
+    expect(missed.kind === "delta" && missed.delta.instances.put.map(({ id }) => id)).toEqual(["b/x", "a/x", "c/x"]);
+    // the position in between leaves nothing behind for who is at our own
+    expect(log.missedSince(at(11), at(15))).toMatchObject({ delta: { since: 11 } });
   });
 
   test("knows which services and instances a revision touched, also one that shares a delta", () => {

@@ -17,6 +17,7 @@ export class DeltaLog {
   readonly #maxInstances: number;
   #deltas: Delta[] = [];
   #instances = 0;
+  /** By where they begin in the log. */
   #merged = new Map<number, Delta>();
 
   constructor({ changes = 2_000, instances = 50_000 }: DeltaLogOptions = {}) {
@@ -46,19 +47,21 @@ export class DeltaLog {
     this.#merged.clear();
   }
 
-  /** @param now the newest position, which the log's last delta leads to */
+  /**
+   * A position between two of ours is another replica's: each coalesces in its own rhythm, but the same position is the same
+   * state everywhere. Deltas put and delete whole things, so one that begins earlier leads to the same end.
+   * @param now the newest position, which the log's last delta leads to
+   */
   missedSince(position: Position, now: Position): Missed {
     if (position.generation !== now.generation || position.revision > now.revision) return { kind: "snapshot" };
     if (position.revision === now.revision) return { kind: "nothing" };
-    const known = this.#merged.get(position.revision);
-    if (known !== undefined) return { kind: "delta", delta: known };
-    const start = this.#deltas.findIndex(({ since }) => since === position.revision);
+    const start = this.#deltas.findLastIndex(({ since }) => since <= position.revision);
     const [first, ...more] = start < 0 ? [] : this.#deltas.slice(start);
     if (first === undefined) return { kind: "snapshot" };
-    const delta = mergeDeltas(first, ...more);
     // a replica's watchers all come back from about the same place
-    this.#merged.set(position.revision, delta);
-    return { kind: "delta", delta };
+    const merged = this.#merged.get(first.since) ?? mergeDeltas(first, ...more);
+    this.#merged.set(first.since, merged);
+    return { kind: "delta", delta: { ...merged, since: position.revision } };
   }
 
   /** Names of the services and ids of the instances that a revision touched; undefined when the log no longer knows. */
