@@ -5,6 +5,7 @@ import type { Fault } from "../core/lib/errors.ts";
 import { type Logger, silentLogger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
 import { createSqliteStores } from "../core/registry/sqlite.ts";
+import { Access } from "./access.ts";
 import { Agents } from "./agents.ts";
 import { Leases } from "./leases.ts";
 import { AuditTrail } from "./audit-trail.ts";
@@ -20,6 +21,7 @@ import { agentRoutes } from "./routes-agents.ts";
 import { healthRoutes } from "./routes-health.ts";
 import { metadataRoutes } from "./routes-metadata.ts";
 import { registryRoutes } from "./routes-registry.ts";
+import { type SecretFiles, Secrets } from "./secrets.ts";
 import { serve } from "./server.ts";
 import { Waits } from "./waits.ts";
 import { WatchHub } from "./watch-hub.ts";
@@ -30,12 +32,16 @@ export type AtlasConfig = {
   readonly realm: string;
   /** Where the embedded store lies; made when missing. */
   readonly dataDir: string;
+  /** Tokens, certificates and how they are read again. @default none: everybody may do everything */
+  readonly secrets?: SecretFiles;
 };
 
 /** @default the real clock, and no log */
 export type AtlasDependencies = { readonly clock?: Clock; readonly logger?: Logger };
 
 export type RunningAtlas = Running & {
+  /** Reads tokens and certificates again; streams of tokens that are gone end. What is not usable is told in the log. */
+  reload(): Promise<void>;
   /** Where it listens. */
   readonly url: string;
 };
@@ -46,6 +52,8 @@ export type RunningAtlas = Running & {
  */
 export async function startAtlas(config: AtlasConfig, dependencies: AtlasDependencies = {}): Promise<RunningAtlas> {
   const { clock = systemClock, logger = silentLogger } = dependencies;
+  const secrets = new Secrets(config.secrets);
+  const access = new Access(secrets);
   const { live, meta } = createSqliteStores({ directory: config.dataDir, realm: config.realm, clock });
   const registry = new Registry({ realm: config.realm, live, meta, clock, logger });
   await registry.open();
@@ -76,6 +84,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const tellStore = storeTeller(registry, logger);
   const respond = createRouter({
     routes: [...routes, ...healthRoutes(parts, metrics.registry, routes)],
+    access,
     onBug: (error, requestId) => logger.error({ err: error, requestId }, "a request failed by our fault"),
     onAnswer: (method, path, status, seconds) => {
       metrics.answered(method, path, status, seconds);
@@ -98,6 +107,10 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   return {
     url: server.url,
     ended,
+    async reload() {
+      secrets.reload(logger);
+      hub.endWhere((caller) => !access.holds(caller), "the token that opened this stream is no longer good for it");
+    },
     stop() {
       stopping ??= (async () => {
         waits.stop();

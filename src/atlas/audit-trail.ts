@@ -4,7 +4,13 @@ import type { Logger } from "../core/lib/logger.ts";
 import type { MetaStore } from "../core/registry/meta-store.ts";
 
 /** Who writes, as the audit trail will say. */
-export type Actor = { readonly who: string; readonly from: string; readonly reason?: string | undefined };
+export type Actor = {
+  readonly who: string;
+  readonly from: string;
+  readonly reason?: string | undefined;
+  /** The only host whose instances it may write; undefined: any. */
+  readonly confinedTo?: string | undefined;
+};
 
 /** What was written. `before` and `after` are the JSON of the thing, null where there was or is none. */
 export type Deed = {

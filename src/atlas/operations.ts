@@ -7,6 +7,7 @@ import { type Definition, defaultDefinition, mergePublished } from "../core/mode
 import type { RemovalReason } from "../core/model/snapshot.ts";
 import type { InstanceDecision, InstanceRecord, LiveStore, Written } from "../core/registry/live-store.ts";
 import type { MetaStore } from "../core/registry/meta-store.ts";
+import { requireOwnInstance } from "./access.ts";
 import type { Actor, AuditTrail } from "./audit-trail.ts";
 import type { MetadataQueue } from "./metadata-queue.ts";
 import type { Registry } from "./registry.ts";
@@ -152,6 +153,7 @@ export class Operations {
     let before: InstanceRecord | undefined;
     let decision: InstanceDecision | undefined;
     const written = await this.#live.updateInstance(service, instance, (current) => {
+      requireOwnInstance(actor, instance, current);
       before = current;
       decision = decide(current);
       return decision;

@@ -1,6 +1,7 @@
 // What the routes of Atlas share: the parts they work on, who calls, and how a write answers, waiting or not.
 import type { Clock } from "../core/lib/clock.ts";
 import type { MetaStore } from "../core/registry/meta-store.ts";
+import { hostOf, nameOf } from "./access.ts";
 import type { Agents } from "./agents.ts";
 import type { Actor } from "./audit-trail.ts";
 import type { Operations, Outcome } from "./operations.ts";
@@ -33,9 +34,14 @@ type WriteQuery = {
   readonly reason?: string | undefined;
 };
 
-/** @param agent the host whose agent writes, when it is one */
-export function actorOf({ query, peer }: Call<unknown, WriteQuery, unknown>, agent?: string): Actor {
-  return { who: agent ?? "anonymous", from: peer.address, reason: query.reason };
+/** @param agent the host whose agent writes, when it is one: its name where no token has one */
+export function actorOf({ query, peer, caller }: Call<unknown, WriteQuery, unknown>, agent?: string): Actor {
+  return {
+    who: nameOf(caller) ?? agent ?? "anonymous",
+    from: peer.address,
+    reason: query.reason,
+    confinedTo: hostOf(caller),
+  };
 }
 
 /**

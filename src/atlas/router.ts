@@ -5,6 +5,7 @@ import type { z } from "zod";
 import { problemOf, ProblemFault, requestIdOf, withUrl } from "../core/lib/http.ts";
 import type { ProblemCode } from "../core/lib/problem.ts";
 import { isLoopback } from "../core/model/names.ts";
+import { type Access, type Caller, type Need } from "./access.ts";
 import { readBody } from "./body.ts";
 
 type Method = "GET" | "PUT" | "POST" | "PATCH" | "DELETE";
@@ -24,6 +25,7 @@ export type Call<P, Q, B> = {
   readonly body: B;
   readonly request: Request;
   readonly peer: Peer;
+  readonly caller: Caller;
 };
 
 export type RouteInit<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType> = {
@@ -31,6 +33,8 @@ export type RouteInit<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodT
   /** As OpenAPI writes it: `/v1/services/{service}`. */
   readonly path: string;
   readonly summary: string;
+  /** Which callers are admitted; asked before anything of the request is read. */
+  readonly needs: Need;
   readonly params: P;
   readonly query: Q;
   readonly body?: B;
@@ -44,7 +48,12 @@ export type RouteInit<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodT
 
 /** A route whose types are known only to itself. */
 export type Route = Omit<RouteInit<z.ZodType, z.ZodType, z.ZodType>, "handle"> & {
-  readonly respond: (request: Request, params: Readonly<Record<string, string>>, peer: Peer) => Promise<Response>;
+  readonly respond: (
+    request: Request,
+    params: Readonly<Record<string, string>>,
+    peer: Peer,
+    caller: Caller,
+  ) => Promise<Response>;
 };
 
 /** Checks path, query and body against the schemas, in that order, then handles. */
@@ -54,11 +63,11 @@ export function route<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodT
 }: RouteInit<P, Q, B>): Route {
   return {
     ...init,
-    async respond(request, rawParams, peer) {
+    async respond(request, rawParams, peer, caller) {
       const params = init.params.parse(rawParams);
       const query = init.query.parse(queryOf(request));
       const body = (init.body === undefined ? undefined : init.body.parse(await readBody(request))) as z.output<B>;
-      return handle({ params, query, body, request, peer });
+      return handle({ params, query, body, request, peer, caller });
     },
   };
 }
@@ -74,6 +83,7 @@ function queryOf(request: Request): Record<string, string> {
 
 export type RouterOptions = {
   readonly routes: readonly Route[];
+  readonly access: Access;
   /** Something thrown that nobody meant to throw. */
   readonly onBug: (error: unknown, requestId: string) => void;
   /** Called for every answer; `path` is the route's, or undefined when none matched. */
@@ -85,12 +95,13 @@ export type Respond = (request: Request, peer: Peer) => Promise<Response>;
 
 type Environment = { Bindings: { peer: Peer; matched: { path?: string } } };
 
-export function createRouter({ routes, onBug, onAnswer }: RouterOptions): Respond {
+export function createRouter({ routes, access, onBug, onAnswer }: RouterOptions): Respond {
   const app = new Hono<Environment>();
   for (const one of routes) {
     app.on(one.method, honoPath(one.path), (context) => {
       context.env.matched.path = one.path;
-      return one.respond(context.req.raw, context.req.param(), context.env.peer);
+      const caller = access.admit(one.needs, context.req.raw.headers.get("authorization"));
+      return one.respond(context.req.raw, context.req.param(), context.env.peer, caller);
     });
   }
   app.onError((error) => {

@@ -5,6 +5,7 @@ import { instanceId } from "../core/model/names.ts";
 import { parsePosition, positionSchema } from "../core/model/position.ts";
 import { deltaSchema, heartbeatSchema, settingsEventSchema, snapshotSchema } from "../core/model/snapshot.ts";
 import type { Lease } from "../core/registry/live-store.ts";
+import { requireNeed, requireOwnHost } from "./access.ts";
 import type { Leases } from "./leases.ts";
 import { actorOf, type Parts, written } from "./parts.ts";
 import { type Call, route, type Route } from "./router.ts";
@@ -29,6 +30,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/watch",
+      needs: "read",
       summary: "The registry as a stream of server-sent events; with agent= and boot= it holds that host's lease",
       params: noParams,
       query: watchQuery,
@@ -41,13 +43,15 @@ export function agentRoutes(parts: Parts): readonly Route[] {
     route({
       method: "POST",
       path: "/v1/agents/{host}/acks",
+      needs: "lease",
       summary: "This host's HAProxy runs that position",
       params: hostParams,
       query: noQuery,
       body: ackSchema,
       answers: { 200: { means: "noted; the registry's own position", schema: positionSchema } },
       problems: ["invalid", "not_found", "too_large", "wrong_type"],
-      handle: ({ params: { host }, body }) => {
+      handle: ({ params: { host }, body, caller }) => {
+        requireOwnHost(caller, host);
         agents.acknowledge(host, body);
         leases.acked(host);
         const { generation, revision } = registry.state();
@@ -57,6 +61,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/agents",
+      needs: "read",
       summary: "Every agent whose lease lives, grace included",
       params: noParams,
       query: noQuery,
@@ -67,6 +72,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
     route({
       method: "DELETE",
       path: "/v1/agents/{host}",
+      needs: "admin",
       summary: "Forget a host that will not return, and its instances",
       params: hostParams,
       query: writeQuery,
@@ -84,6 +90,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/changes/{revision}",
+      needs: "read",
       summary: "How far a revision has come",
       params: revisionParams,
       query: noQuery,
@@ -102,9 +109,13 @@ export function agentRoutes(parts: Parts): readonly Route[] {
 
 async function watch(
   { hub, leases }: Parts,
-  { query, request, peer }: Call<unknown, z.output<typeof watchQuery>, unknown>,
+  { query, request, peer, caller }: Call<unknown, z.output<typeof watchQuery>, unknown>,
 ): Promise<Response> {
   const { agent: host, boot, zone, version, service, settings } = query;
+  if (host !== undefined) {
+    requireNeed(caller, "lease");
+    requireOwnHost(caller, host);
+  }
   // Last-Event-ID is what a reconnecting EventSource sends by itself, so it is the newer of the two
   const lastEventId = request.headers.get("last-event-id");
   const since = (lastEventId === null ? undefined : parsePosition(lastEventId)) ?? query.since;
@@ -113,7 +124,7 @@ async function watch(
   if (request.method === "HEAD") return new Response(null, { headers });
   // a reader that was cut off may never read the end: then the connection goes when it was idle for too long
   const limitIdle = peer.noIdleLimit();
-  const wanted = { since, services: service && new Set(service), settings: settings && new Set(settings) };
+  const wanted = { since, caller, services: service && new Set(service), settings: settings && new Set(settings) };
   const watcher =
     host === undefined || boot === undefined
       ? hub.open({ ...wanted, onEnd: limitIdle })

@@ -20,6 +20,7 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
     route({
       method: "GET",
       path: "/v1/info",
+      needs: "read",
       summary: "Which realm this is, where it stands, and what does not work",
       params: noParams,
       query: noQuery,
@@ -42,6 +43,7 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
     route({
       method: "GET",
       path: "/livez",
+      needs: "nothing",
       summary: "The process answers",
       params: noParams,
       query: noQuery,
@@ -52,6 +54,7 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
     route({
       method: "GET",
       path: "/readyz",
+      needs: "nothing",
       summary: "Reads and watches can be served; what does not work is in degraded",
       params: noParams,
       query: noQuery,
@@ -67,6 +70,7 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
     route({
       method: "GET",
       path: "/healthcheck",
+      needs: "read",
       summary: "The same in the shape that services of this kind answer",
       params: noParams,
       query: noQuery,
@@ -95,6 +99,7 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
     route({
       method: "GET",
       path: "/metrics",
+      needs: "read",
       summary: "Metrics in the Prometheus text format",
       params: noParams,
       query: noQuery,
@@ -106,6 +111,7 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
   const openApi: Route = route({
     method: "GET",
     path: "/openapi.json",
+    needs: "nothing",
     summary: "This description",
     params: noParams,
     query: noQuery,

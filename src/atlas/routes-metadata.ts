@@ -28,6 +28,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/settings/{service}",
+      needs: "read",
       summary: "A service's settings in this realm; version 0 and no values when nobody has set any",
       params: serviceParams,
       query: noQuery,
@@ -41,6 +42,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
     route({
       method: "PUT",
       path: "/v1/settings/{service}",
+      needs: "deploy",
       summary: "Replace all settings of a service; with If-Match only when they are at that version",
       params: serviceParams,
       query: writeQuery,
@@ -58,6 +60,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
     route({
       method: "DELETE",
       path: "/v1/settings/{service}",
+      needs: "deploy",
       summary: "Back to nothing set; the history stays",
       params: serviceParams,
       query: writeQuery,
@@ -69,6 +72,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/settings/{service}/history",
+      needs: "read",
       summary: "Earlier versions of a service's settings, newest first",
       params: serviceParams,
       query: limitQuery,
@@ -80,6 +84,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
     route({
       method: "POST",
       path: "/v1/ports",
+      needs: "deploy",
       summary: "Reserve a port for a service, or learn the one it has",
       params: noParams,
       query: writeQuery,
@@ -101,6 +106,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/ports",
+      needs: "read",
       summary: "Every reserved port",
       params: noParams,
       query: noQuery,
@@ -111,6 +117,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
     route({
       method: "DELETE",
       path: "/v1/ports/{service}",
+      needs: "deploy",
       summary: "Release a service's port",
       params: serviceParams,
       query: writeQuery,
@@ -121,6 +128,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/audit",
+      needs: "read",
       summary: "Who wrote what",
       params: noParams,
       query: limitQuery,

@@ -3,6 +3,7 @@ import { instanceSchema, patchInstanceSchema, putInstanceSchema } from "../core/
 import { definitionSchema, serviceSummarySchema } from "../core/model/service.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import { z } from "zod";
+import { refuseAgent, requireOwnHost } from "./access.ts";
 import { actorOf, type Parts, written } from "./parts.ts";
 import { route, type Route } from "./router.ts";
 import {
@@ -32,6 +33,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/services",
+      needs: "read",
       summary: "Every service, with counts of its instances",
       params: noParams,
       query: noQuery,
@@ -42,6 +44,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
     route({
       method: "PUT",
       path: "/v1/services/{service}",
+      needs: "instances",
       summary: "Define a service; with publish=true as the service itself, and operators' edits win",
       params: serviceParams,
       query: publishQuery,
@@ -50,6 +53,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
       problems: ["invalid", "conflict", "too_large", "wrong_type", ...WAITING],
       handle: (call) =>
         written(parts, call, call.params, () => {
+          if (call.query.publish !== true) refuseAgent(call.caller, "to define a service (without publish=true)");
           const define = call.query.publish === true ? "publishService" : "putService";
           return operations[define](call.params.service, call.body, actorOf(call));
         }),
@@ -57,6 +61,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/services/{service}",
+      needs: "read",
       summary: "A service's definition and its instances",
       params: serviceParams,
       query: noQuery,
@@ -71,6 +76,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
     route({
       method: "DELETE",
       path: "/v1/services/{service}",
+      needs: "deploy",
       summary: "Remove a service; with force=true its instances too",
       params: serviceParams,
       query: forceQuery,
@@ -84,6 +90,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
     route({
       method: "GET",
       path: "/v1/services/{service}/instances/{instance}",
+      needs: "read",
       summary: "One instance",
       params: instanceParams,
       query: noQuery,
@@ -98,6 +105,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
     route({
       method: "PUT",
       path: "/v1/services/{service}/instances/{instance}",
+      needs: "instances",
       summary: "Register an instance; without enabled the operator's last word stays",
       params: instanceParams,
       query: writeQuery,
@@ -107,12 +115,15 @@ export function registryRoutes(parts: Parts): readonly Route[] {
       handle: (call) =>
         written(parts, call, call.params, () => {
           const { service, instance } = call.params;
+          requireOwnHost(call.caller, call.body.agent);
+          if (call.body.enabled !== undefined) refuseAgent(call.caller, "to say enabled");
           return operations.putInstance(service, instance, call.body, actorOf(call, call.body.agent));
         }),
     }),
     route({
       method: "PATCH",
       path: "/v1/services/{service}/instances/{instance}",
+      needs: "instances",
       summary: "Change an instance: enable, disable, weigh, drain, say whether it is healthy",
       params: instanceParams,
       query: agentQuery,
@@ -122,12 +133,15 @@ export function registryRoutes(parts: Parts): readonly Route[] {
       handle: (call) =>
         written(parts, call, call.params, () => {
           const { service, instance } = call.params;
+          requireOwnHost(call.caller, call.query.agent);
+          if (call.body.enabled !== undefined) refuseAgent(call.caller, "to say enabled");
           return operations.patchInstance(service, instance, call.body, actorOf(call, call.query.agent));
         }),
     }),
     route({
       method: "DELETE",
       path: "/v1/services/{service}/instances/{instance}",
+      needs: "instances",
       summary:
         "Remove an instance and the operator's intent; with agent=HOST as its agent, and the intent stays (expired=true: it was given up)",
       params: instanceParams,
@@ -138,6 +152,7 @@ export function registryRoutes(parts: Parts): readonly Route[] {
         written(parts, call, call.params, () => {
           const { service, instance } = call.params;
           const { agent, expired } = call.query;
+          requireOwnHost(call.caller, agent);
           if (expired === true && agent === undefined) {
             throw new ProblemFault("invalid", "only an agent can say that an instance expired: expired needs agent");
           }

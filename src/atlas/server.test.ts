@@ -1,6 +1,7 @@
 // How long a connection may be silent, on a real socket: Bun looks at idle connections every four seconds.
 import { afterEach, expect, test } from "bun:test";
 import { connect } from "node:net";
+import { ANYONE } from "./access.ts";
 import { createWorld } from "./fixture.ts";
 import { agentRoutes } from "./routes-agents.ts";
 import { serve } from "./server.ts";
@@ -35,7 +36,7 @@ test.each(["", "?agent=a&boot=1"])("a stream (%s) lifts it, and puts it back whe
     calls.push("lifted");
     return () => calls.push("back");
   };
-  await watch?.respond(new Request(`http://x/v1/watch${query}`), {}, { address: "", noIdleLimit });
+  await watch?.respond(new Request(`http://x/v1/watch${query}`), {}, { address: "", noIdleLimit }, ANYONE);
   expect(calls).toEqual(["lifted"]);
   world.hub.stop("enough");
   expect(calls).toEqual(["lifted", "back"]);

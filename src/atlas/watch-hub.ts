@@ -9,6 +9,7 @@ import { type Serial, serial } from "../core/lib/serial.ts";
 import { formatSse } from "../core/lib/sse.ts";
 import { formatPosition, type Position } from "../core/model/position.ts";
 import { type Delta, mergeDeltas } from "../core/model/snapshot.ts";
+import type { Caller } from "./access.ts";
 import { DeltaLog, type DeltaLogOptions } from "./delta-log.ts";
 import type { Registry } from "./registry.ts";
 import { filterDelta, filterSnapshot, isEmptyDelta } from "./watch-filter.ts";
@@ -25,6 +26,8 @@ export type WatchRequest = {
   readonly services: ReadonlySet<string> | undefined;
   /** Whose settings it wants. */
   readonly settings?: ReadonlySet<string> | undefined;
+  /** Who opened it. */
+  readonly caller?: Caller;
   /** Called once when the stream is over, whoever ended it. */
   readonly onEnd?: (end: StreamEnd) => void;
 };
@@ -60,6 +63,7 @@ export class WatchHub {
   readonly #log: DeltaLog;
   readonly #groups = new Map<string, Group>();
   readonly #settings = new Map<string, Set<Watcher>>();
+  readonly #callers = new Map<Watcher, Caller>();
   readonly #settingsQueue: Serial = serial();
   readonly #flush: Coalesced;
   readonly #unsubscribe: () => void;
@@ -119,6 +123,7 @@ export class WatchHub {
       },
     });
     group.watchers.add(watcher);
+    if (request.caller !== undefined) this.#callers.set(watcher, request.caller);
     for (const service of settings) {
       const watchers = this.#settings.get(service) ?? new Set<Watcher>();
       this.#settings.set(service, watchers.add(watcher));
@@ -130,6 +135,11 @@ export class WatchHub {
   /** Which services and instances a revision touched, by name and id; undefined when that is no longer known. */
   touchedBy(revision: number): ReadonlySet<string> | undefined {
     return this.#log.touchedBy(revision);
+  }
+
+  /** Ends the streams of some callers. */
+  endWhere(lost: (caller: Caller) => boolean, reason: string): void {
+    for (const [watcher, caller] of this.#callers) if (lost(caller)) watcher.end(reason);
   }
 
   /** Ends every stream. */
@@ -236,6 +246,7 @@ export class WatchHub {
 
   #leave(group: Group, watcher: Watcher, settings: ReadonlySet<string>): void {
     group.watchers.delete(watcher);
+    this.#callers.delete(watcher);
     if (group.watchers.size === 0) this.#groups.delete(group.key);
     for (const service of settings) {
       const watchers = this.#settings.get(service);

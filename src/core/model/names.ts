@@ -29,6 +29,11 @@ export const label = z
   .max(100)
   .regex(/^[A-Za-z0-9._+:/-]*$/, "letters, digits and . _ + : / - only");
 
+/** True when two names mean the same host: DNS knows no case. */
+export function sameHost(a: string, b: string): boolean {
+  return a.toLowerCase() === b.toLowerCase();
+}
+
 /** True for names and addresses that mean this machine only. An IPv6 address without brackets. */
 export function isLoopback(host: string): boolean {
   return host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
