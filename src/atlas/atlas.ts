@@ -9,6 +9,7 @@ import { Access } from "./access.ts";
 import { Agents } from "./agents.ts";
 import { Leases } from "./leases.ts";
 import { AuditTrail } from "./audit-trail.ts";
+import { Backups } from "./backup.ts";
 import { metadataQueue } from "./metadata-queue.ts";
 import { PortOperations } from "./port-operations.ts";
 import { SettingsOperations } from "./settings-operations.ts";
@@ -18,6 +19,7 @@ import type { Parts } from "./parts.ts";
 import { Registry } from "./registry.ts";
 import { createRouter } from "./router.ts";
 import { agentRoutes } from "./routes-agents.ts";
+import { backupRoutes } from "./routes-backup.ts";
 import { healthRoutes } from "./routes-health.ts";
 import { metadataRoutes } from "./routes-metadata.ts";
 import { registryRoutes } from "./routes-registry.ts";
@@ -62,6 +64,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const operations = new Operations(writes);
   const settings = new SettingsOperations(writes, clock);
   const ports = new PortOperations(writes);
+  const backups = new Backups(writes, clock);
   const leases = new Leases({ live, clock, logger });
   const agents = new Agents({ live, registry, clock, logger, expire: (host) => operations.expire(host) });
   const waits = new Waits(agents, clock);
@@ -78,9 +81,22 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     },
   });
   const degraded = (): readonly string[] => [...registry.degraded(), ...[agents.degraded() ?? []].flat()];
-  const parts: Parts = { registry, meta, operations, settings, ports, hub, leases, agents, waits, clock, degraded };
+  const parts: Parts = {
+    registry,
+    meta,
+    operations,
+    settings,
+    ports,
+    backups,
+    hub,
+    leases,
+    agents,
+    waits,
+    clock,
+    degraded,
+  };
   metrics.observe(parts);
-  const routes = [...registryRoutes(parts), ...agentRoutes(parts), ...metadataRoutes(parts)];
+  const routes = [...registryRoutes(parts), ...agentRoutes(parts), ...metadataRoutes(parts), ...backupRoutes(parts)];
   const tellStore = storeTeller(registry, logger);
   const respond = createRouter({
     routes: [...routes, ...healthRoutes(parts, metrics.registry, routes)],

@@ -37,7 +37,7 @@ function parse(text: string): unknown {
 }
 
 /** What schemas cannot see: nesting that overflows the stack of who walks it, and a name that they drop in silence. */
-function checkShape(value: unknown, depth: number): void {
+export function checkShape(value: unknown, depth: number): void {
   if (typeof value !== "object" || value === null) return;
   if (depth > MAX_DEPTH) throw new ProblemFault("invalid", `the body nests deeper than ${MAX_DEPTH} levels`);
   if (Object.hasOwn(value, "__proto__")) throw new ProblemFault("invalid", "nothing can be named __proto__");

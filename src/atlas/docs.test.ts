@@ -12,9 +12,11 @@ test("the table of error codes is the code's own list", () => {
 });
 
 test("every kind of audit entry is named", async () => {
-  const files = ["operations.ts", "settings-operations.ts", "port-operations.ts"];
+  const files = ["operations.ts", "settings-operations.ts", "port-operations.ts", "backup.ts"];
   const source = (await Promise.all(files.map((file) => readFile(join(import.meta.dir, file), "utf8")))).join("");
-  const kinds = [...source.matchAll(/"((?:service|instance|agent|settings|port)\.[a-z]+)"/g)].map((match) => match[1]);
+  const kinds = [...source.matchAll(/"((?:service|instance|agent|settings|port|registry)\.[a-z]+)"/g)].map(
+    (match) => match[1],
+  );
   const missing = [...new Set(kinds)].filter((kind) => !page.includes(`\`${kind}\``));
   expect([kinds.length > 5, missing]).toEqual([true, []]);
 });

@@ -9,6 +9,7 @@ import { createSqliteStores, type Stores } from "../core/registry/sqlite.ts";
 import { Agents } from "./agents.ts";
 import { Leases } from "./leases.ts";
 import { type Actor, AuditTrail } from "./audit-trail.ts";
+import { Backups } from "./backup.ts";
 import { metadataQueue } from "./metadata-queue.ts";
 import { Operations } from "./operations.ts";
 import { PortOperations } from "./port-operations.ts";
@@ -27,6 +28,7 @@ export type World = {
   readonly operations: Operations;
   readonly settings: SettingsOperations;
   readonly ports: PortOperations;
+  readonly backups: Backups;
   readonly leases: Leases;
   readonly agents: Agents;
   readonly waits: Waits;
@@ -59,6 +61,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   const operations = new Operations(writes);
   const settings = new SettingsOperations(writes, clock);
   const ports = new PortOperations(writes);
+  const backups = new Backups(writes, clock);
   const leases = new Leases({ live, clock, logger: silentLogger });
   const agents = new Agents({ live, registry, clock, logger: silentLogger, expire: (host) => operations.expire(host) });
   const waits = new Waits(agents, clock);
@@ -77,6 +80,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     operations,
     settings,
     ports,
+    backups,
     leases,
     agents,
     waits,

@@ -70,8 +70,13 @@ function operation(one: Route, components: Json): Json {
     operationId: operationId(one),
     parameters: [...parameters(one.params, "path", components), ...parameters(one.query, "query", components)],
     ...(one.body === undefined ? {} : { requestBody: { required: true, ...content(one.body, "input") } }),
+    ...(one.upload === undefined ? {} : { requestBody: uploadOf(one.upload) }),
     responses: Object.fromEntries([...answers, ...refusals]),
   };
+}
+
+function uploadOf({ means, type }: NonNullable<Route["upload"]>): Json {
+  return { required: true, description: means, content: { [type]: { schema: { type: "string" } } } };
 }
 
 /** `GET /v1/services/{service}` → `getServicesService`. */

@@ -4,6 +4,7 @@ import type { MetaStore } from "../core/registry/meta-store.ts";
 import { hostOf, nameOf } from "./access.ts";
 import type { Agents } from "./agents.ts";
 import type { Actor } from "./audit-trail.ts";
+import type { Backups } from "./backup.ts";
 import type { Operations, Outcome } from "./operations.ts";
 import type { PortOperations } from "./port-operations.ts";
 import type { SettingsOperations } from "./settings-operations.ts";
@@ -19,6 +20,7 @@ export type Parts = {
   readonly operations: Operations;
   readonly settings: SettingsOperations;
   readonly ports: PortOperations;
+  readonly backups: Backups;
   readonly hub: WatchHub;
   readonly leases: Leases;
   readonly agents: Agents;

@@ -126,6 +126,11 @@ export class Registry {
     }
   }
 
+  /** Tells of a version that is stored and about to count, so that its commit is published without a read. */
+  expect(service: string, version: number, definition: DefinitionVersion): void {
+    this.#definitions.set(`${service}/${version}`, definition);
+  }
+
   /** The settings that count. Version 0 with no values: nobody has set anything. */
   async settings(service: string): Promise<Settings> {
     const version = this.#live.state().settings.get(service);

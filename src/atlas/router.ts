@@ -38,6 +38,8 @@ export type RouteInit<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodT
   readonly params: P;
   readonly query: Q;
   readonly body?: B;
+  /** A body that is no JSON document and that the handler reads itself, with bounds of its own. */
+  readonly upload?: { readonly means: string; readonly type: string };
   /** Statuses with what they mean and the body's schema, JSON unless `type` says otherwise. */
   readonly answers: Readonly<
     Record<number, { readonly means: string; readonly schema?: z.ZodType; readonly type?: string }>

@@ -1,6 +1,6 @@
 // What requests to Atlas carry besides the model's own types, and what it answers.
 import { z } from "zod";
-import { progressSchema } from "../core/model/answers.ts";
+import { importedSchema, progressSchema } from "../core/model/answers.ts";
 import { instanceSchema } from "../core/model/instance.ts";
 import { hostName, instanceNameSchema, label, port, serviceName } from "../core/model/names.ts";
 import { parsePosition, positionSchema } from "../core/model/position.ts";
@@ -42,6 +42,14 @@ export const forceQuery = writeQuery.extend({ force: flag.optional() });
 export const agentQuery = writeQuery.extend({ agent: hostName.optional() });
 /** `expired`: its agent gives it up, since it neither spoke nor answered; others may look for themselves. */
 export const removeQuery = agentQuery.extend({ expired: flag.optional() });
+export const exportQuery = z.strictObject({ audit: flag.optional() });
+export const importQuery = writeQuery.extend({
+  /** Of a registry that is not empty. */
+  replace: flag.optional(),
+  dryRun: flag.optional(),
+  /** Take the backup of another realm. */
+  forceRealm: flag.optional(),
+});
 export const limitQuery = z.object({
   limit: z
     .string()
@@ -91,6 +99,8 @@ export const writtenSchema = positionSchema.extend({
 });
 export const settingsWrittenSchema = writtenSchema.extend({ version: z.int() });
 export const portWrittenSchema = writtenSchema.extend({ service: serviceName, port });
+
+export const importWrittenSchema = writtenSchema.extend(importedSchema.shape);
 
 export const serviceSchema = z.object({ definition: readDefinitionSchema, instances: z.array(instanceSchema) });
 export const changeSchema = progressSchema.extend({ revision: z.int() });

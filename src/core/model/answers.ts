@@ -49,3 +49,20 @@ export const auditSchema = z.array(
   }),
 );
 export type AuditEntry = z.output<typeof auditSchema>[number];
+
+const differenceSchema = z.object({ total: z.int(), added: z.int(), changed: z.int(), removed: z.int() });
+
+/** What `POST /v1/import` did, or with `dryRun` would do, besides what every write answers. `at`: when the backup was made. */
+export const importedSchema = z.object({
+  dryRun: z.boolean(),
+  realm: realmName,
+  at: z.iso.datetime(),
+  services: differenceSchema,
+  instances: differenceSchema,
+  /** Instances that are away and disabled. */
+  intents: differenceSchema,
+  settings: differenceSchema,
+  ports: differenceSchema,
+  /** Entries of the audit trail that were missing. */
+  audit: z.int(),
+});
