@@ -19,6 +19,7 @@ export function backupRoutes(parts: Parts): readonly Route[] {
       path: "/v1/export",
       summary:
         "The whole realm at one revision, as JSON lines; the last line is kind end. With audit=false without the audit trail",
+      needs: "admin",
       params: noParams,
       query: exportQuery,
       answers: { 200: { means: "header, then a line for everything, then end", schema: z.string(), type: NDJSON } },
@@ -37,6 +38,7 @@ export function backupRoutes(parts: Parts): readonly Route[] {
       path: "/v1/import",
       summary:
         "Make the realm what an export says, in a new generation. Checked as a whole before anything is written; replace=true for a registry that is not empty, dryRun=true to see what would change",
+      needs: "admin",
       params: noParams,
       query: importQuery,
       upload: { means: "what GET /v1/export answered, 256 MiB at most", type: NDJSON },
