@@ -5,10 +5,10 @@ import { defineConfig } from "oxlint";
 const PROGRAMS = ["atlas", "sidecar", "serve", "gen"];
 const PARTS = ["registry", "haproxy", "client", "service", "api"];
 
-const AWS = { regex: "^@aws-sdk/", message: "only core/registry/dynamodb.ts knows the AWS SDK" };
+const AWS = { regex: "^@aws-sdk/", message: "only core/registry/dynamodb*.ts knows the AWS SDK" };
 const ZOOKEEPER = {
   regex: "^node-zookeeper-client",
-  message: "only core/registry/zookeeper.ts knows the ZooKeeper client",
+  message: "only core/registry/zookeeper*.ts knows the ZooKeeper client",
 };
 const VENDORS = [AWS, ZOOKEEPER];
 
@@ -23,9 +23,9 @@ const forbid = (files: string[], patterns: Pattern[]) => ({
   rules: { "no-restricted-imports": ["error", { patterns }] as ["error", { patterns: Pattern[] }] },
 });
 
-const part = (name: string, allowed: string[] = []) =>
+const part = (name: string, allowed: string[] = [], files = `src/core/${name}/**`, vendors = VENDORS) =>
   forbid(
-    [`src/core/${name}/**`],
+    [files],
     [
       main,
       folder(["cli", ...PROGRAMS], `core/${name} is a library: it never imports a program or the command line`),
@@ -33,7 +33,7 @@ const part = (name: string, allowed: string[] = []) =>
         PARTS.filter((other) => other !== name && !allowed.includes(other)),
         "a part never imports another part: they meet in the program that wires them (one exception: service → client)",
       ),
-      ...VENDORS,
+      ...vendors,
     ],
   );
 
@@ -102,8 +102,8 @@ export default defineConfig({
     part("client"),
     part("api"),
     part("service", ["client"]),
-    forbid(["src/core/registry/dynamodb.ts"], [ZOOKEEPER]),
-    forbid(["src/core/registry/zookeeper.ts"], [AWS]),
+    part("registry", [], "src/core/registry/dynamodb*.ts", [ZOOKEEPER]),
+    part("registry", [], "src/core/registry/zookeeper*.ts", [AWS]),
     ...PROGRAMS.map(program),
     forbid(["src/cli/**"], [main, ...VENDORS]),
     {

@@ -27,8 +27,11 @@ const FORBIDDEN: readonly Plant[] = [
   { file: "src/gen/planted.ts", imports: "../cli/planted.ts" },
   { file: "src/cli/planted.ts", imports: "../main.ts" },
   { file: "src/core/registry/sqlite.ts", imports: "@aws-sdk/client-dynamodb" },
-  { file: "src/core/registry/dynamodb.ts", imports: "node-zookeeper-client" },
-  { file: "src/core/registry/zookeeper.ts", imports: "@aws-sdk/client-dynamodb" },
+  { file: "src/core/registry/dynamodb-planted.ts", imports: "node-zookeeper-client" },
+  { file: "src/core/registry/dynamodb-planted.ts", imports: "../haproxy/planted.ts" },
+  { file: "src/core/registry/zookeeper-planted.ts", imports: "@aws-sdk/client-dynamodb" },
+  { file: "src/core/registry/zookeeper-planted.ts", imports: "../haproxy/planted.ts" },
+  { file: "src/core/registry/planted.ts", imports: "node-zookeeper-client" },
   { file: "src/atlas/planted.ts", imports: "node-zookeeper-client" },
 ];
 
@@ -36,8 +39,8 @@ const ALLOWED: readonly Plant[] = [
   { file: "src/core/model/planted.ts", imports: "../lib/planted.ts" },
   { file: "src/core/registry/planted.ts", imports: "../model/planted.ts" },
   { file: "src/core/service/planted.ts", imports: "../client/planted.ts" },
-  { file: "src/core/registry/dynamodb.ts", imports: "@aws-sdk/client-dynamodb" },
-  { file: "src/core/registry/zookeeper.ts", imports: "node-zookeeper-client" },
+  { file: "src/core/registry/dynamodb-planted.ts", imports: "@aws-sdk/client-dynamodb" },
+  { file: "src/core/registry/zookeeper-planted.ts", imports: "node-zookeeper-client" },
   { file: "src/atlas/planted.ts", imports: "../core/registry/planted.ts" },
   { file: "src/cli/planted.ts", imports: "../atlas/planted.ts" },
 ];
