@@ -48,6 +48,26 @@ describe("a request", () => {
     ]);
   });
 
+  test("shows the token that counts now", async () => {
+    const { url, asked } = replica(() => Response.json({ revision: 1 }));
+    let token: string | undefined = "first";
+    const client = createAtlasClient({ urls: [url], token: () => token });
+    for (const next of ["second", undefined, ""]) {
+      await client.request("/a", { schema });
+      token = next;
+    }
+    expect(asked.map(({ headers }) => headers.authorization)).toEqual(["Bearer first", "Bearer second", undefined]);
+  });
+
+  test("that is refused for its token says where a token comes from", async () => {
+    const problem = { code: "unauthorized", detail: "none was sent" };
+    const { url } = replica(() => Response.json(problem, { status: 401 }));
+    expect(await failure(createAtlasClient({ urls: [url] }).request("/a", { schema }))).toMatchObject({
+      code: "unauthorized",
+      hint: expect.stringContaining("--token-file"),
+    });
+  });
+
   test("goes to the next replica when nobody listens, and the next request begins there", async () => {
     const { url, asked } = replica(() => Response.json({ revision: 1 }));
     const client = createAtlasClient({ urls: [DEAD, url] });

@@ -1,21 +1,42 @@
 // Talking to Atlas over HTTP: what the sidecar, the generator and the operator's commands share.
 import type { z } from "zod";
-import { Fault } from "../lib/errors.ts";
-import { ApiProblem, describeFailure, readAnswer } from "./exchange.ts";
+import { errorCode, Fault } from "../lib/errors.ts";
+import { ApiProblem, describeFailure, describeTlsFailure, readAnswer } from "./exchange.ts";
 
 /** Atlas answered with a problem. `code` is the problem's own (`not_found`, `conflict`, `not_applied` …). */
 export class AtlasProblem extends ApiProblem {
   constructor(status: number, body: Readonly<Record<string, unknown>>, request: string) {
-    super("Atlas", status, body, request);
+    super("Atlas", status, body, request, HINTS[status]);
   }
 }
 
-export type AtlasClientOptions = {
+const HINTS: Readonly<Record<number, string>> = {
+  401: "--token-file (or SMARTSTACK_TOKEN_FILE) names a file that holds a token of this Atlas.",
+  403: "Use a token whose role allows it; docs/security.md says what each one does.",
+};
+
+/** True when Atlas does not take this caller's token for what was asked: asking again at once changes nothing. */
+export function isRefusedAccess(error: unknown): boolean {
+  return error instanceof AtlasProblem && (error.status === 401 || error.status === 403);
+}
+
+/** A value, or where to find it at each request: it changes when its file is read again. */
+type Current<T> = T | (() => T);
+
+/** How Atlas is shown who asks, and how it shows who answers. */
+export type Credentials = {
+  readonly token?: Current<string | undefined>;
+  /** PEM text of the certificate authority of an Atlas with TLS. */
+  readonly tlsCa?: Current<string | undefined>;
+};
+
+function currentOf(value: Current<string | undefined>): string | undefined {
+  return typeof value === "function" ? value() : value;
+}
+
+export type AtlasClientOptions = Credentials & {
   /** Base URLs of the replicas, asked in this order; one that does not answer is followed by the next. */
   readonly urls: readonly string[];
-  readonly token?: string | undefined;
-  /** PEM text of the certificate authority of an Atlas with TLS. */
-  readonly tlsCa?: string | undefined;
 };
 
 export type AtlasRequest<T> = {
@@ -49,6 +70,9 @@ export function createAtlasClient(options: AtlasClientOptions): AtlasClient {
 
   const send: AtlasClient["fetch"] = async (path, init) => {
     const failures: string[] = [];
+    const token = currentOf(options.token);
+    const tlsCa = currentOf(options.tlsCa);
+    let answered = false;
     for (let turn = 0; turn < options.urls.length; turn += 1) {
       const index = (preferred + turn) % options.urls.length;
       const base = options.urls[index];
@@ -58,11 +82,11 @@ export function createAtlasClient(options: AtlasClientOptions): AtlasClient {
           method: init.method ?? "GET",
           headers: {
             accept: "application/json",
-            ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }),
+            ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
             ...init.headers,
           },
           ...(init.body === undefined ? {} : { body: init.body }),
-          ...(options.tlsCa === undefined ? {} : { tls: { ca: options.tlsCa } }),
+          ...(tlsCa === undefined ? {} : { tls: { ca: tlsCa } }),
           signal: init.signal,
           redirect: "manual",
         });
@@ -74,7 +98,8 @@ export function createAtlasClient(options: AtlasClientOptions): AtlasClient {
           !(init.signal.reason instanceof DOMException && init.signal.reason.name === "TimeoutError")
         )
           throw error;
-        failures.push(`${base}: ${describeFailure(error)}`);
+        answered ||= describeTlsFailure(error) !== undefined;
+        failures.push(`${base}: ${describeFailure(error)}${plainHttp(base, error)}`);
         // a replica that swallows requests has used up the time: the next request begins with another one
         if (init.signal.aborted) {
           preferred = (index + 1) % options.urls.length;
@@ -85,7 +110,8 @@ export function createAtlasClient(options: AtlasClientOptions): AtlasClient {
     throw new Fault({
       code: "unreachable",
       message: `could not reach Atlas: ${failures.join("; ")}`,
-      hint: "Is it running, and is --atlas (or SMARTSTACK_ATLAS) its address?",
+      // who speaks TLS, however wrongly, is there
+      hint: answered ? undefined : "Is it running, and is --atlas (or SMARTSTACK_ATLAS) its address?",
     });
   };
 
@@ -103,4 +129,10 @@ export function createAtlasClient(options: AtlasClientOptions): AtlasClient {
       return readAnswer(response, request.schema, `${method} ${path}`, (...refusal) => new AtlasProblem(...refusal));
     },
   };
+}
+
+/** A server with TLS drops who speaks without; nothing tells that from any other broken connection. */
+function plainHttp(base: string, error: unknown): string {
+  const broken = ["ECONNRESET", "ConnectionClosed"].includes(errorCode(error) ?? "");
+  return broken && base.startsWith("http:") ? "; if it speaks TLS, its address begins with https://" : "";
 }

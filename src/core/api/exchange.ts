@@ -10,8 +10,17 @@ export class ApiProblem extends Fault {
   /** The whole problem document, for members such as `pending`. */
   readonly body: Readonly<Record<string, unknown>>;
 
-  /** @param peer who refused, as it stands in the message: `Atlas`, `the sidecar` */
-  constructor(peer: string, status: number, body: Readonly<Record<string, unknown>>, request: string) {
+  /**
+   * @param peer who refused, as it stands in the message: `Atlas`, `the sidecar`
+   * @param hint what to do about it, where no field is named
+   */
+  constructor(
+    peer: string,
+    status: number,
+    body: Readonly<Record<string, unknown>>,
+    request: string,
+    hint?: string,
+  ) {
     const parsed = problemSchema.safeParse(body);
     const { code, detail, errors } = parsed.success
       ? parsed.data
@@ -19,7 +28,7 @@ export class ApiProblem extends Fault {
     super({
       code,
       message: `${peer} refused ${request}: ${detail}`,
-      hint: errors.map(({ path, message }) => `${path}: ${message}`).join("\n") || undefined,
+      hint: errors.map(({ path, message }) => `${path}: ${message}`).join("\n") || hint,
     });
     this.status = status;
     this.errors = errors;
@@ -72,8 +81,31 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+const UNTRUSTED = "its certificate is from no authority that is known here; name the right one with --tls-ca";
+/** What OpenSSL calls it, and what a person does about it. */
+const TLS_FAILURES: Readonly<Record<string, string>> = {
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: UNTRUSTED,
+  UNABLE_TO_GET_ISSUER_CERT: UNTRUSTED,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: UNTRUSTED,
+  SELF_SIGNED_CERT_IN_CHAIN: UNTRUSTED,
+  DEPTH_ZERO_SELF_SIGNED_CERT: UNTRUSTED,
+  CERT_SIGNATURE_FAILURE: UNTRUSTED,
+  CERT_HAS_EXPIRED: "its certificate has expired; renew it there, unless this machine's clock is wrong",
+  CERT_NOT_YET_VALID: "its certificate is not valid yet; is this machine's clock right?",
+  ERR_TLS_CERT_ALTNAME_INVALID: "its certificate is for other names than this; ask it by one that stands in it",
+  EPROTO: "it speaks no TLS there; is it http:// rather than https://?",
+};
+
+/** What is wrong with TLS, or undefined when a failure is about something else. */
+export function describeTlsFailure(error: unknown): string | undefined {
+  const code = errorCode(error) ?? "";
+  return Object.hasOwn(TLS_FAILURES, code) ? TLS_FAILURES[code] : undefined;
+}
+
 /** Why nobody answered, in words where the runtime's own are long. */
 export function describeFailure(error: unknown): string {
+  const tls = describeTlsFailure(error);
+  if (tls !== undefined) return tls;
   // two names for one thing: Bun renamed it
   if (["ECONNREFUSED", "ConnectionRefused"].includes(errorCode(error) ?? "")) return "nobody listens there";
   if (["ECONNRESET", "ConnectionClosed"].includes(errorCode(error) ?? "")) return "the connection broke";

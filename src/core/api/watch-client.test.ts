@@ -21,6 +21,7 @@ afterEach(async () => {
 /** A replica of Atlas that says what the test tells it to. */
 function replica() {
   const requests: Request[] = [];
+  const tokens: (string | null)[] = [];
   const streams: WritableStreamDefaultWriter<Uint8Array>[] = [];
   const encoder = new TextEncoder();
   // a reader that hung up is no failure of the test
@@ -34,6 +35,8 @@ function replica() {
     idleTimeout: 0,
     fetch(request) {
       requests.push(request);
+      // Bun drops the headers that nobody asked for while the request was there
+      tokens.push(request.headers.get("authorization"));
       if (refusal !== undefined) return refusal();
       const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
       const writer = writable.getWriter();
@@ -46,6 +49,7 @@ function replica() {
   return {
     url: server.url.href,
     requests,
+    tokens,
     say: (text: string) => {
       for (const writer of streams.slice(-1)) void write(writer, text);
     },
@@ -55,7 +59,7 @@ function replica() {
     greet: (...texts: string[]) => {
       greeting = texts;
     },
-    refuse: (respond: () => Response) => {
+    refuse: (respond: (() => Response) | undefined) => {
       refusal = respond;
     },
     stop: () => server.stop(true),
@@ -259,6 +263,30 @@ describe("watching Atlas", () => {
     follow([atlas.url], { random: () => 0.999_999, clock });
     await until("seven failures", () => waits.length >= 7);
     expect(waits.slice(0, 7)).toEqual([500, 1_000, 2_000, 4_000, 5_000, 5_000, 5_000]);
+  });
+
+  test("once every replica refused the token it waits longer, until it is told to try again with another", async () => {
+    const [one, two] = [replica(), replica()];
+    const refuse = (): Response => Response.json({ code: "unauthorized", detail: "not known" }, { status: 401 });
+    for (const atlas of [one, two]) atlas.refuse(refuse);
+    let token = "old";
+    const options = { random: () => 0.5, token: () => token };
+    const { clock, watch, states, failures } = follow([one.url, two.url], options);
+    // the next replica may know a token that this one does not know yet: it is asked as soon as after any failure
+    await until("both were asked", () => failures().length === 2, clock, 25);
+    await clock.advance(7_000);
+    expect([failures(), one.requests.length + two.requests.length]).toEqual([["unauthorized", "unauthorized"], 2]);
+    token = "new";
+    for (const atlas of [one, two]) {
+      atlas.refuse(undefined);
+      atlas.greet(said("snapshot", snapshot(10)));
+    }
+    watch.retry();
+    await until("a snapshot", () => states.length === 1);
+    expect([one.tokens.length + two.tokens.length, new Set([...one.tokens, ...two.tokens])]).toEqual([
+      3,
+      new Set(["Bearer old", "Bearer new"]),
+    ]);
   });
 
   test("a snapshot of another realm is reported and not applied", async () => {

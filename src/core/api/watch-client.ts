@@ -18,7 +18,13 @@ import {
   type Snapshot,
   snapshotSchema,
 } from "../model/snapshot.ts";
-import { type AtlasClient, type AtlasClientOptions, AtlasProblem, createAtlasClient } from "./atlas-client.ts";
+import {
+  type AtlasClient,
+  type AtlasClientOptions,
+  AtlasProblem,
+  createAtlasClient,
+  isRefusedAccess,
+} from "./atlas-client.ts";
 import { describeFailure, readProblem } from "./exchange.ts";
 
 /** Twice Atlas's heartbeat of 5 s: a stream that is silent for so long, in ms, is dead, whatever TCP says. */
@@ -26,6 +32,8 @@ export const SILENCE_MS = 10_000;
 /** Longest wait between two rounds over all replicas, in ms. */
 const RECONNECT_CAP_MS = 5_000;
 const RECONNECT_BASE_MS = 500;
+/** Longest wait, in ms, once every replica has refused our token: a person has to do something first. */
+const REFUSED_CAP_MS = 15_000;
 /**
  * For how long, in ms, a state older than ours is taken for a replica that lags. Replicas catch up within seconds; when
  * everything Atlas offers stays older, the registry itself went back, and refusing it for ever would leave the host deaf.
@@ -72,6 +80,8 @@ export type WatchListener = {
 
 export interface Watch {
   readonly status: WatchStatus;
+  /** Ends the wait for the next attempt: what was refused may be taken now. */
+  retry(): void;
   /** Ends the stream and every timer. */
   stop(): Promise<void>;
 }
@@ -89,6 +99,7 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
   let current: Snapshot | undefined;
   let staleSince: number | undefined;
   let resync = false;
+  let waking = new AbortController();
 
   // what was already logged since the last connection: with several replicas down, their messages take turns
   const logged = new Set<string>();
@@ -214,6 +225,7 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
   const run = async (): Promise<void> => {
     let turn = Math.floor(random() * clients.length);
     let failures = 0;
+    let refusals = 0;
     while (!ending.signal.aborted) {
       const { url, client } = clients[turn % clients.length] ?? failNoUrls();
       try {
@@ -222,15 +234,18 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
         });
       } catch (error) {
         if (ending.signal.aborted) return;
+        refusals = isRefusedAccess(error) ? refusals + 1 : 0;
         become({ kind: "waiting", failure: faultOf(error, url) });
       }
       // after a gap the same replica has the snapshot that is missing
       if (!resync) turn += 1;
       const round = Math.floor(failures / clients.length);
       failures += 1;
-      await clock
-        .sleep(fullJitter(round, { baseMs: RECONNECT_BASE_MS, capMs: RECONNECT_CAP_MS, random }), ending.signal)
-        .catch(ignoreAbort);
+      const pauseMs =
+        refusals >= clients.length
+          ? fullJitter(0, { baseMs: REFUSED_CAP_MS, capMs: REFUSED_CAP_MS, random })
+          : fullJitter(round, { baseMs: RECONNECT_BASE_MS, capMs: RECONNECT_CAP_MS, random });
+      await clock.sleep(pauseMs, AbortSignal.any([ending.signal, waking.signal])).catch(ignoreAbort);
     }
   };
 
@@ -238,6 +253,10 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
   return {
     get status() {
       return status;
+    },
+    retry() {
+      waking.abort(new DOMException("try again", "AbortError"));
+      waking = new AbortController();
     },
     async stop() {
       ending.abort(new DOMException("stopped", "AbortError"));
