@@ -1,48 +1,51 @@
-// The agents of the realm: who is here, who is in grace, what each has applied, and when the instances of one that is gone
-// expire. Whether an agent is here is what the leases in the live store say, so every replica sees the same.
-import type { Cancel, Clock } from "../core/lib/clock.ts";
+// The agents of the realm: who is here, what each has applied, and that the instances of one that is gone expire. Whether an
+// agent is here is what the leases in the live store say, so every replica sees the same.
+import type { Clock } from "../core/lib/clock.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Ack, Agent, Rejection } from "../core/model/agent.ts";
 import type { Position } from "../core/model/position.ts";
+import type { Delta } from "../core/model/snapshot.ts";
 import type { LeaseView, LiveStore } from "../core/registry/live-store.ts";
-import type { Registry } from "./registry.ts";
-
-/** How long an agent's instances outlive its lease. */
-const GRACE_MS = 30_000;
-/** More agents than this vanishing together is our blindness rather than their death. */
-const VANISH = { atLeast: 2, share: 0.15 };
-
-/** Where an agent stands with us. */
-type Presence =
-  | { readonly kind: "leased" }
-  /** `lost`: it was here and went, as opposed to not seen since this Atlas began. */
-  | { readonly kind: "grace"; readonly cancel: Cancel; readonly lost: boolean }
-  /** Its grace is over, but too many vanished with it: nothing expires until they return or are forgotten. */
-  | { readonly kind: "held" }
-  /** Its instances are being removed. */
-  | { readonly kind: "expiring" };
+import { AckBook, type HostAck } from "./ack-book.ts";
+import { Graces } from "./graces.ts";
+import type { Registry, RegistryState } from "./registry.ts";
 
 type Entry = {
   readonly host: string;
-  /** Empty while only its instances are known. */
-  boot: string;
   zone: string;
   version: string;
-  presence: Presence;
-  applied: Position | undefined;
-  rejected: readonly Rejection[];
+  /** Who held its lease last. */
+  replica: string | undefined;
 };
 
-/** What waits want to know about. */
-export type AgentEvent = { readonly kind: "joined" | "acked" | "left"; readonly host: string };
+/** What waits and peers want to know about. */
+export type AgentEvent =
+  | { readonly kind: "joined"; readonly host: string }
+  /** `news`: it was acked here, and the other replicas do not know. */
+  | { readonly kind: "acked"; readonly host: string; readonly news: HostAck | undefined }
+  /** It counts no more. */
+  | { readonly kind: "left"; readonly host: string }
+  /** An operator told this replica that it will not return. */
+  | { readonly kind: "forgotten"; readonly host: string }
+  /** `holds` changed. */
+  | { readonly kind: "holds" };
 
 /** What an agent has done, as waits and `GET /v1/changes` count it. */
 export type AgentStatus = {
   readonly host: string;
+  /** It has a stream open, at a replica that tells us of it. */
   readonly connected: boolean;
   readonly applied: Position | undefined;
   readonly rejected: readonly Rejection[];
+};
+
+/** What the other replicas say. */
+export type Elsewhere = {
+  /** Whether a replica tells us of its agents. */
+  answers(replica: string): boolean;
+  /** A replica that stopped expiry by its own count. */
+  holding(): string | undefined;
 };
 
 export type AgentsOptions = {
@@ -50,6 +53,7 @@ export type AgentsOptions = {
   readonly registry: Registry;
   readonly clock: Clock;
   readonly logger: Logger;
+  readonly elsewhere: Elsewhere;
   /** Removes the instances of a host whose grace is over; called again later when it throws. */
   readonly expire: (host: string) => Promise<void>;
 };
@@ -57,35 +61,61 @@ export type AgentsOptions = {
 export class Agents {
   readonly #live: LiveStore;
   readonly #registry: Registry;
-  readonly #clock: Clock;
-  readonly #logger: Logger;
-  readonly #expireInstances: (host: string) => Promise<void>;
+  readonly #elsewhere: Elsewhere;
   readonly #entries = new Map<string, Entry>();
+  readonly #graces: Graces;
+  readonly #acks = new AckBook();
   readonly #listeners = new Set<(event: AgentEvent) => void>();
-  readonly #unsubscribes: (() => void)[] = [];
-  #wasDamped = false;
+  readonly #unsubscribes: readonly (() => void)[];
+  #followed: LeaseView = new Map();
+  #owners: { readonly of: RegistryState["instances"]; readonly hosts: ReadonlySet<string> };
 
   /** Every agent that owns instances gets a fresh grace: it could not have been watching while we were not there. */
-  constructor({ live, registry, clock, logger, expire }: AgentsOptions) {
+  constructor({ live, registry, clock, logger, elsewhere, expire }: AgentsOptions) {
     this.#live = live;
     this.#registry = registry;
-    this.#clock = clock;
-    this.#logger = logger;
-    this.#expireInstances = expire;
+    this.#elsewhere = elsewhere;
+    this.#owners = ownersOf(registry.state().instances);
+    this.#graces = new Graces({
+      clock,
+      logger,
+      blind: () => live.degraded() !== undefined,
+      holding: () => elsewhere.holding(),
+      expire: async (host) => {
+        if (this.#owns(host)) logger.warn({ host }, "the agent did not return within its grace; its instances expire");
+        await expire(host);
+      },
+      onHeld: (host) => {
+        if (!this.#counts(host)) this.#emit({ kind: "left", host });
+      },
+      onGone: (host) => {
+        this.#entries.delete(host);
+        this.#acks.drop(host);
+        this.#emit({ kind: "left", host });
+      },
+      onHolds: () => this.#emit({ kind: "holds" }),
+    });
     this.#meetOwners([...registry.state().instances.values()]);
     this.#follow(live.leases());
-    this.#unsubscribes.push(
+    this.#unsubscribes = [
       live.onLeases((leases) => this.#follow(leases)),
+      live.onSight(() => this.#graces.beginAnew()),
       registry.on((event) => {
-        if (event.kind === "delta") this.#meetOwners(event.delta.instances.put);
+        if (event.kind === "delta") this.#take(event.delta);
         else if (event.kind === "reset") this.#meetOwners([...registry.state().instances.values()]);
+        for (const host of this.#acks.caughtUp(registry.state())) this.#emit({ kind: "acked", host, news: undefined });
       }),
-    );
+    ];
   }
 
   /** How many agents count: a lease that lives, grace included. */
   get size(): number {
-    return this.#entries.size;
+    return this.#entries.size - this.#graces.held().filter((host) => !this.#counts(host)).length;
+  }
+
+  /** Expiry stopped by the count of this replica. */
+  get holds(): boolean {
+    return this.#graces.holds;
   }
 
   on(listener: (event: AgentEvent) => void): () => void {
@@ -94,7 +124,7 @@ export class Agents {
   }
 
   /** @throws ProblemFault `not_found` when nobody knows that agent */
-  acknowledge(host: string, ack: Ack): void {
+  acknowledge(host: string, { generation, revision, rejected }: Ack): void {
     const entry = this.#entries.get(host);
     if (entry === undefined) {
       throw new ProblemFault(
@@ -102,38 +132,65 @@ export class Agents {
         `no agent of ${host} holds a lease; it opens a watch with agent= and boot= first`,
       );
     }
-    const { generation, revision } = this.#registry.state();
-    // nobody can run what was never written here: a store that was set back must not find its new changes applied already
-    const ahead = ack.generation === generation && ack.revision > revision;
-    entry.applied = ahead ? undefined : { generation: ack.generation, revision: ack.revision };
-    entry.rejected = ahead ? [] : ack.rejected;
-    // an ack without a stream is a sign of life all the same
-    if (entry.presence.kind === "grace") this.#startGrace(entry, entry.presence.lost);
-    this.#emit({ kind: "acked", host });
+    const now = this.#registry.state();
+    const here = this.#live.replica;
+    const isOurs = entry.replica === undefined || entry.replica === here;
+    this.#graces.alive(host);
+    // nobody can run what was never sent to him: a store that was set back must not find its new changes applied already
+    if (isOurs && generation === now.generation && revision > now.revision) {
+      this.#acks.void(host);
+      this.#emit({ kind: "acked", host, news: undefined });
+      return;
+    }
+    const ack: HostAck = { host, boot: this.#acks.bootOf(host), generation, revision, rejected };
+    const isNew = this.#acks.take(ack, { by: here, holder: entry.replica, now });
+    // the replica that holds its lease must hear every sign of life
+    this.#emit({ kind: "acked", host, news: isNew || !isOurs ? ack : undefined });
+  }
+
+  /**
+   * A peer tells of acks that it got.
+   * @param fresh they came just now; otherwise it repeats what it knows
+   */
+  hear(replica: string, acks: readonly HostAck[], fresh: boolean): void {
+    const now = this.#registry.state();
+    for (const ack of acks) {
+      const { host } = ack;
+      if (fresh) this.#graces.alive(host);
+      const isNew = this.#acks.take(ack, { by: replica, holder: this.#entries.get(host)?.replica, now });
+      if (isNew) this.#emit({ kind: "acked", host, news: undefined });
+    }
+  }
+
+  /** The last acks that came to this replica. */
+  ownAcks(): readonly HostAck[] {
+    return this.#acks.from(this.#live.replica);
   }
 
   /** Every agent that counts, by host. */
   statuses(): readonly AgentStatus[] {
-    return [...this.#entries.values()].map((entry) => this.#statusOf(entry));
+    return [...this.#entries.values()].filter(({ host }) => this.#counts(host)).map((entry) => this.#statusOf(entry));
   }
 
+  /** Undefined: it does not count. */
   status(host: string): AgentStatus | undefined {
     const entry = this.#entries.get(host);
-    return entry && this.#statusOf(entry);
+    return entry !== undefined && this.#counts(host) ? this.#statusOf(entry) : undefined;
   }
 
   list(): readonly Agent[] {
-    const { generation, revision } = this.#registry.state();
+    const now = this.#registry.state();
     return [...this.#entries.values()]
-      .map(({ host, zone, version, presence, applied, rejected }) => {
-        const appliedRevision = applied?.generation === generation ? applied.revision : null;
+      .map(({ host, zone, version }) => {
+        const { applied, rejected } = this.#acks.believed(host, now);
+        const appliedRevision = applied?.generation === now.generation ? applied.revision : null;
         return {
           host,
           zone,
           version,
-          connected: presence.kind === "leased",
+          connected: this.#graces.presence(host) === "leased",
           appliedRevision,
-          lag: appliedRevision === null ? null : Math.max(0, revision - appliedRevision),
+          lag: appliedRevision === null ? null : Math.max(0, now.revision - appliedRevision),
           rejected: [...rejected],
         };
       })
@@ -142,154 +199,103 @@ export class Agents {
 
   /**
    * Drops what is known of a host that will not return.
-   * @param remove removes its instances first
+   * @param remove removes its instances first, and says whether there was anything
    * @returns whether anything was known
    * @throws ProblemFault `conflict` while its agent is connected
    */
-  async forget(host: string, remove: () => Promise<void>): Promise<boolean> {
-    const entry = this.#entries.get(host);
-    if (entry === undefined) return false;
-    if (entry.presence.kind === "leased")
+  async forget(host: string, remove: () => Promise<boolean>): Promise<boolean> {
+    const isKnown = this.#entries.has(host);
+    if (this.#graces.presence(host) === "leased")
       throw new ProblemFault("conflict", `the agent of ${host} is connected; stop its sidecar first`);
-    await remove();
-    // unless it came back meanwhile
-    if (this.#entries.get(host) === entry && !this.#live.leases().has(host)) this.#drop(entry);
-    return true;
+    const removed = await remove();
+    this.forgotten(host);
+    this.#emit({ kind: "forgotten", host });
+    return removed || isKnown;
+  }
+
+  /** An operator said, here or at another replica, that a host will not return. Unless it came back meanwhile. */
+  forgotten(host: string): void {
+    if (this.#entries.has(host) && this.#graces.presence(host) !== "leased") this.#graces.drop(host);
+  }
+
+  /** Another replica began to hold, or ceased to. */
+  reconsider(): void {
+    this.#graces.reconsider();
   }
 
   /** Why nothing expires now, in words, or undefined. */
   degraded(): string | undefined {
-    const gone = this.#vanished();
-    // right after a start nobody has vanished, they have not come yet
-    const vanishedHere = gone.some(({ presence }) => presence.kind !== "grace" || presence.lost);
-    if (!this.#damped() || !vanishedHere) return undefined;
-    const vanished = gone.map(({ host }) => host);
-    const shown = vanished.length > 5 ? [...vanished.slice(0, 5), "…"] : vanished;
-    return (
-      `expiry stopped: ${vanished.length} of ${this.#entries.size} agents vanished together (${shown.join(", ")}); ` +
-      "it goes on when they return, or after DELETE /v1/agents/HOST for those that will not"
-    );
+    return this.#graces.degraded();
   }
 
   stop(): void {
     for (const unsubscribe of this.#unsubscribes) unsubscribe();
-    for (const { presence } of this.#entries.values()) if (presence.kind === "grace") presence.cancel();
+    this.#graces.stop();
   }
 
-  #statusOf({ host, presence, applied, rejected }: Entry): AgentStatus {
-    return { host, connected: presence.kind === "leased", applied, rejected };
+  #take({ instances }: Delta): void {
+    const before = this.#owners.hosts;
+    this.#meetOwners(instances.put);
+    if (!instances.delete.some(({ reason }) => reason === "deregistered")) return;
+    // somebody deregistered the last that a held host had: it was given up, whichever replica was told
+    for (const host of this.#graces.held()) if (before.has(host) && !this.#owns(host)) this.#graces.drop(host);
   }
 
   /** Hosts that own instances count from the moment that an instance names them, lease or not. */
   #meetOwners(instances: readonly { readonly agent: string | null }[]): void {
     for (const { agent } of instances) {
       if (agent === null || this.#entries.has(agent)) continue;
-      this.#startGrace(this.#meet(agent), false);
+      this.#meet(agent);
+      this.#graces.await(agent);
       this.#emit({ kind: "joined", host: agent });
     }
   }
 
   #meet(host: string): Entry {
-    const known = this.#entries.get(host);
-    if (known !== undefined) return known;
-    const entry: Entry = {
-      host,
-      boot: "",
-      zone: "",
-      version: "",
-      presence: { kind: "leased" },
-      applied: undefined,
-      rejected: [],
-    };
+    const entry = this.#entries.get(host) ?? { host, zone: "", version: "", replica: undefined };
     this.#entries.set(host, entry);
     return entry;
   }
 
   #follow(leases: LeaseView): void {
-    for (const { host, boot, zone, version } of leases.values()) {
-      const entry = this.#meet(host);
-      if (entry.boot !== boot) this.#beginAnew(entry, boot);
-      entry.zone = zone;
-      entry.version = version;
-      if (entry.presence.kind === "grace") entry.presence.cancel();
-      entry.presence = { kind: "leased" };
+    const restarted: string[] = [];
+    for (const lease of leases.values()) {
+      const { host, boot, zone, version, replica } = lease;
+      // of thousands of leases one changes
+      if (this.#followed.get(host) === lease) continue;
+      Object.assign(this.#meet(host), { zone, version, replica });
+      if (this.#acks.begin(host, boot, this.#registry.state())) restarted.push(host);
     }
-    for (const entry of this.#entries.values()) {
-      if (entry.presence.kind === "leased" && !leases.has(entry.host)) this.#startGrace(entry, true);
-    }
-    this.#settleHeld();
+    this.#followed = leases;
+    this.#graces.follow(leases);
+    for (const host of restarted) this.#emit({ kind: "joined", host });
   }
 
-  /** What an earlier boot applied says nothing about this one: the whole host may have restarted. */
-  #beginAnew(entry: Entry, boot: string): void {
-    entry.boot = boot;
-    entry.applied = undefined;
-    entry.rejected = [];
-    this.#emit({ kind: "joined", host: entry.host });
+  /** One whose grace is over counts while it owns instances, which cannot expire; else there is nothing to wait for. */
+  #counts(host: string): boolean {
+    return this.#graces.presence(host) !== "held" || this.#owns(host);
   }
 
-  #startGrace(entry: Entry, lost: boolean): void {
-    if (entry.presence.kind === "grace") entry.presence.cancel();
-    const cancel = this.#clock.after(GRACE_MS, () => this.#graceOver(entry, lost));
-    entry.presence = { kind: "grace", cancel, lost };
+  #owns(host: string): boolean {
+    const { instances } = this.#registry.state();
+    if (this.#owners.of !== instances) this.#owners = ownersOf(instances);
+    return this.#owners.hosts.has(host);
   }
 
-  #graceOver(entry: Entry, lost: boolean): void {
-    if (this.#damped()) {
-      entry.presence = { kind: "held" };
-      this.#settleHeld();
-      return;
-    }
-    // what we could not see while the store was away, we cannot hold against an agent
-    if (this.#live.degraded() !== undefined) {
-      this.#startGrace(entry, lost);
-      return;
-    }
-    entry.presence = { kind: "expiring" };
-    void this.#expire(entry).catch((error: unknown) => {
-      this.#logger.warn(
-        { err: error, host: entry.host },
-        "instances could not expire; trying again after another grace",
-      );
-      if (entry.presence.kind === "expiring") this.#startGrace(entry, lost);
-    });
-  }
-
-  async #expire(entry: Entry): Promise<void> {
-    this.#logger.warn({ host: entry.host }, "the agent did not return within its grace; its instances expire");
-    await this.#expireInstances(entry.host);
-    // it may have come back meanwhile
-    if (entry.presence.kind === "expiring") this.#drop(entry);
-  }
-
-  #drop(entry: Entry): void {
-    if (entry.presence.kind === "grace") entry.presence.cancel();
-    this.#entries.delete(entry.host);
-    this.#emit({ kind: "left", host: entry.host });
-    this.#settleHeld();
-  }
-
-  #vanished(): readonly Entry[] {
-    return [...this.#entries.values()].filter(({ presence }) => presence.kind !== "leased");
-  }
-
-  #damped(): boolean {
-    return this.#vanished().length > Math.max(VANISH.atLeast, VANISH.share * this.#entries.size);
-  }
-
-  /** Those held get a fresh grace once enough of the others are back. */
-  #settleHeld(): void {
-    const damped = this.#damped();
-    const held = [...this.#entries.values()].filter(({ presence }) => presence.kind === "held");
-    if (damped && held.length > 0 && !this.#wasDamped) this.#logger.error(this.degraded());
-    if (!damped) {
-      if (this.#wasDamped) this.#logger.info("expiry goes on");
-      for (const entry of held) this.#startGrace(entry, true);
-    }
-    this.#wasDamped = damped && held.length > 0;
+  #statusOf({ host, replica }: Entry): AgentStatus {
+    const tells = replica === undefined || replica === this.#live.replica || this.#elsewhere.answers(replica);
+    const connected = this.#graces.presence(host) === "leased" && tells;
+    return { host, connected, ...this.#acks.believed(host, this.#registry.state()) };
   }
 
   #emit(event: AgentEvent): void {
     for (const listener of this.#listeners) listener(event);
   }
+}
+
+function ownersOf(instances: RegistryState["instances"]): {
+  readonly of: RegistryState["instances"];
+  readonly hosts: ReadonlySet<string>;
+} {
+  return { of: instances, hosts: new Set([...instances.values()].flatMap(({ agent }) => agent ?? [])) };
 }

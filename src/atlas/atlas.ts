@@ -1,27 +1,33 @@
 // Atlas: the registry behind HTTP. This file wires its parts and owns their order of birth and death.
+import { createAtlasClient } from "../core/api/atlas-client.ts";
 import type { Address } from "../core/lib/address.ts";
 import { type Clock, systemClock } from "../core/lib/clock.ts";
 import type { Fault } from "../core/lib/errors.ts";
 import { type Logger, silentLogger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
 import { createSqliteStores } from "../core/registry/sqlite.ts";
+import { SqliteLive } from "../core/registry/sqlite-live.ts";
 import { Access } from "./access.ts";
 import { Agents } from "./agents.ts";
 import { Leases } from "./leases.ts";
 import { AuditTrail } from "./audit-trail.ts";
 import { Backups } from "./backup.ts";
+import { CatchUp } from "./catch-up.ts";
 import { metadataQueue } from "./metadata-queue.ts";
 import { PortOperations } from "./port-operations.ts";
 import { SettingsOperations } from "./settings-operations.ts";
 import { createAtlasMetrics } from "./metrics.ts";
 import { Operations } from "./operations.ts";
 import type { Parts } from "./parts.ts";
+import { PeerFeed } from "./peer-feed.ts";
+import { hearPeers, Peers } from "./peers.ts";
 import { Registry } from "./registry.ts";
 import { createRouter } from "./router.ts";
 import { agentRoutes } from "./routes-agents.ts";
 import { backupRoutes } from "./routes-backup.ts";
 import { healthRoutes } from "./routes-health.ts";
 import { metadataRoutes } from "./routes-metadata.ts";
+import { peerRoutes } from "./routes-peers.ts";
 import { registryRoutes } from "./routes-registry.ts";
 import { type SecretFiles, Secrets } from "./secrets.ts";
 import { serve } from "./server.ts";
@@ -36,6 +42,8 @@ export type AtlasConfig = {
   readonly dataDir: string;
   /** Tokens, certificates and how they are read again. @default none: everybody may do everything */
   readonly secrets?: SecretFiles;
+  /** Where the other replicas reach this one. @default where it listens */
+  readonly advertise?: string | undefined;
 };
 
 /** @default the real clock, and no log */
@@ -65,22 +73,35 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const settings = new SettingsOperations(writes, clock);
   const ports = new PortOperations(writes);
   const backups = new Backups(writes, clock);
-  const leases = new Leases({ live, clock, logger });
-  const agents = new Agents({ live, registry, clock, logger, expire: (host) => operations.expire(host) });
+  const peers = new Peers({
+    live,
+    clock,
+    logger,
+    connect: (url) => createAtlasClient({ urls: [url], token: secrets.peerToken, tlsCa: secrets.tlsCa }),
+  });
+  const leases = new Leases({ live, clock, logger, liveBoot: (replica, host) => peers.liveBoot(replica, host) });
+  const expire = (host: string): Promise<void> => operations.expire(host);
+  const agents = new Agents({ live, registry, clock, logger, elsewhere: peers, expire });
   const waits = new Waits(agents, clock);
+  const feed = new PeerFeed({ replica: live.replica, agents, waits, clock });
+  const catchUp = new CatchUp({ registry, clock, logger, mayLag: !(live instanceof SqliteLive) });
   const metrics = createAtlasMetrics();
   const hub = new WatchHub({
     registry,
     clock,
     logger,
     agents: () => agents.size,
-    wantsAck: (since, revision) => waits.wantsAck(since, revision),
+    wantsAck: (since, revision) => waits.wantsAck(since, revision) || peers.wantsAck(since, revision),
     onEnd: (end) => {
       metrics.streamEnded(end);
       logger[end.by === "slow" ? "warn" : "debug"](end, "a watch stream ended");
     },
   });
-  const degraded = (): readonly string[] => [...registry.degraded(), ...[agents.degraded() ?? []].flat()];
+  const degraded = (): readonly string[] => [
+    ...registry.degraded(),
+    ...[agents.degraded() ?? []].flat(),
+    ...peers.degraded(),
+  ];
   const parts: Parts = {
     registry,
     meta,
@@ -92,11 +113,20 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     leases,
     agents,
     waits,
+    feed,
+    catchUp,
+    replicas: () => Math.max(1, live.replicas().size),
     clock,
     degraded,
   };
   metrics.observe(parts);
-  const routes = [...registryRoutes(parts), ...agentRoutes(parts), ...metadataRoutes(parts), ...backupRoutes(parts)];
+  const routes = [
+    ...registryRoutes(parts),
+    ...agentRoutes(parts),
+    ...metadataRoutes(parts),
+    ...backupRoutes(parts),
+    ...peerRoutes(parts),
+  ];
   const tellStore = storeTeller(registry, logger);
   const respond = createRouter({
     routes: [...routes, ...healthRoutes(parts, metrics.registry, routes)],
@@ -109,14 +139,28 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     },
   });
 
-  const stopParts = async (): Promise<void> => {
+  const endStreams = (): void => {
     waits.stop();
+    catchUp.stop();
+    hub.stop("Atlas is stopping");
+    feed.stop("Atlas is stopping");
+  };
+  const stopParts = async (): Promise<void> => {
+    endStreams();
+    await peers.stop();
     leases.stop();
     agents.stop();
-    hub.stop("Atlas is stopping");
     await registry.close();
   };
   const server = await startServer(() => serve(config.listen, respond), stopParts);
+  try {
+    await live.announce(config.advertise ?? server.url);
+  } catch (error) {
+    await server.stop();
+    await stopParts();
+    throw error;
+  }
+  peers.start(hearPeers({ agents, leases, hub }));
 
   const { promise: ended, resolve: end } = Promise.withResolvers<Fault | undefined>();
   let stopping: Promise<void> | undefined;
@@ -129,8 +173,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     },
     stop() {
       stopping ??= (async () => {
-        waits.stop();
-        hub.stop("Atlas is stopping");
+        endStreams();
         await server.stop();
         await stopParts();
         end(undefined);

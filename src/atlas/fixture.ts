@@ -1,4 +1,5 @@
 // What the tests of Atlas share: its parts on a real store in a directory of their own, driven by a fake clock.
+import type { AtlasClient } from "../core/api/atlas-client.ts";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,8 +11,11 @@ import { Agents } from "./agents.ts";
 import { Leases } from "./leases.ts";
 import { type Actor, AuditTrail } from "./audit-trail.ts";
 import { Backups } from "./backup.ts";
+import { CatchUp } from "./catch-up.ts";
 import { metadataQueue } from "./metadata-queue.ts";
 import { Operations } from "./operations.ts";
+import { PeerFeed } from "./peer-feed.ts";
+import { hearPeers, Peers } from "./peers.ts";
 import { PortOperations } from "./port-operations.ts";
 import { SettingsOperations } from "./settings-operations.ts";
 import { Registry } from "./registry.ts";
@@ -33,6 +37,9 @@ export type World = {
   readonly agents: Agents;
   readonly waits: Waits;
   readonly hub: WatchHub;
+  readonly peers: Peers;
+  readonly feed: PeerFeed;
+  readonly catchUp: CatchUp;
   /** Puts an instance, with its agent's name when it has one. */
   put(service: string, instance: string, more?: { agent?: string; weight?: number }): Promise<{ revision: number }>;
   /** Advances time and lets the store's transactions run. */
@@ -46,6 +53,8 @@ export type WorldOptions = {
   readonly clock?: FakeClock;
   /** Wraps the stores, to make them fail. */
   readonly stores?: (stores: Stores) => Stores;
+  /** How another replica is reached by its name, which is its URL here. @default there is none */
+  readonly connect?: (replica: string) => AtlasClient;
 };
 
 /** Atlas without its HTTP. */
@@ -62,16 +71,35 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
   const settings = new SettingsOperations(writes, clock);
   const ports = new PortOperations(writes);
   const backups = new Backups(writes, clock);
-  const leases = new Leases({ live, clock, logger: silentLogger });
-  const agents = new Agents({ live, registry, clock, logger: silentLogger, expire: (host) => operations.expire(host) });
+  const peers = new Peers({ live, clock, logger: silentLogger, connect: options.connect ?? failAlone });
+  const leases = new Leases({
+    live,
+    clock,
+    logger: silentLogger,
+    liveBoot: (replica, host) => peers.liveBoot(replica, host),
+  });
+  const agents = new Agents({
+    live,
+    registry,
+    clock,
+    logger: silentLogger,
+    elsewhere: peers,
+    expire: (host) => operations.expire(host),
+  });
   const waits = new Waits(agents, clock);
   const hub = new WatchHub({
     registry,
     clock,
     logger: silentLogger,
     agents: () => agents.size,
-    wantsAck: (since, revision) => waits.wantsAck(since, revision),
+    wantsAck: (since, revision) => waits.wantsAck(since, revision) || peers.wantsAck(since, revision),
   });
+  const feed = new PeerFeed({ replica: live.replica, agents, waits, clock });
+  const catchUp = new CatchUp({ registry, clock, logger: silentLogger, mayLag: options.connect !== undefined });
+  if (options.connect !== undefined) {
+    await live.announce(live.replica);
+    peers.start(hearPeers({ agents, leases, hub }));
+  }
   return {
     clock,
     live,
@@ -85,6 +113,9 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     agents,
     waits,
     hub,
+    peers,
+    feed,
+    catchUp,
     put: (service, instance, more = {}) => operations.putInstance(service, instance, { port: 5000, ...more }, ACTOR),
     async pass(ms) {
       await clock.advance(ms);
@@ -92,13 +123,20 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     },
     async dispose() {
       waits.stop();
+      catchUp.stop();
       hub.stop("the test is over");
+      feed.stop("the test is over");
+      await peers.stop();
       leases.stop();
       agents.stop();
       await registry.close();
       if (options.directory === undefined) await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+function failAlone(): never {
+  throw new Error("this replica is alone");
 }
 
 /** Lets transactions that were asked for run: they begin a macrotask later, and so may what follows them. */

@@ -1,51 +1,74 @@
 // The leases that this replica holds: one for each agent that has a stream open here and keeps acking.
 import type { Cancel, Clock } from "../core/lib/clock.ts";
+import { fullJitter } from "../core/lib/backoff.ts";
+import { describeError } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import type { Logger } from "../core/lib/logger.ts";
-import type { Lease, LiveStore } from "../core/registry/live-store.ts";
+import type { Lease, LeaseView, LiveStore } from "../core/registry/live-store.ts";
 
 /** An agent that acked within this time is live. Agents ack at least every 10 s. */
 const LIVE_MS = 30_000;
+/** Waits before a lease that the store lost is claimed again. */
+const RECLAIM = { baseMs: 200, capMs: 5_000 };
 
 /**
  * An agent's open stream. A timer of its own cuts it off when acks stop: a dead host's connection can look open for a quarter
  * of an hour, and comparing times of day would believe a clock that was set.
  */
-type Connection = { readonly boot: string; readonly cut: (reason: string) => void; silence: Cancel };
+type Connection = {
+  readonly lease: Lease;
+  readonly cut: (reason: string) => void;
+  silence: Cancel;
+  /** The store has shown our claim: what it shows from now on was meant to follow it. */
+  shown: boolean;
+};
 
-export type LeasesOptions = { readonly live: LiveStore; readonly clock: Clock; readonly logger: Logger };
+export type LeasesOptions = {
+  readonly live: LiveStore;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** The boot of the agent of a host that is live at another replica; undefined: none, or that replica does not answer. */
+  readonly liveBoot: (replica: string, host: string) => Promise<string | undefined>;
+};
 
 export class Leases {
   readonly #live: LiveStore;
   readonly #clock: Clock;
   readonly #logger: Logger;
+  readonly #liveBoot: LeasesOptions["liveBoot"];
   readonly #connections = new Map<string, Connection>();
+  readonly #unsubscribe: () => void;
 
-  constructor({ live, clock, logger }: LeasesOptions) {
+  constructor({ live, clock, logger, liveBoot }: LeasesOptions) {
     this.#live = live;
     this.#clock = clock;
     this.#logger = logger;
+    this.#liveBoot = liveBoot;
+    this.#unsubscribe = live.onLeases((leases) => this.#compare(leases));
+  }
+
+  /** The boot of the agent of a host that has a stream open here and keeps acking. */
+  bootOf(host: string): string | undefined {
+    return this.#connections.get(host)?.lease.boot;
   }
 
   /**
-   * Takes the lease of a host for an agent that opens a stream. The same boot replaces its own older stream.
+   * Takes the lease of a host for an agent that opens a stream. The same boot replaces its own older stream, wherever that is.
    * @param cut ends that stream, saying why
    * @returns what to call when the stream is over
-   * @throws ProblemFault `conflict` while another boot of that host is live
+   * @throws ProblemFault `conflict` while another boot of that host is live, here or at another replica
    */
   async connect(lease: Lease, cut: (reason: string) => void): Promise<() => void> {
     const { host, boot } = lease;
+    await this.#refuseSecond(lease);
     const other = this.#connections.get(host);
-    if (other !== undefined && other.boot !== boot) {
-      throw new ProblemFault(
-        "conflict",
-        `another agent of ${host} is live (boot ${other.boot}). Two machines with one name? Give each its own --host`,
-      );
-    }
-    const connection: Connection = { boot, cut, silence: this.#expectAck(cut) };
+    const connection: Connection = { lease, cut, silence: this.#expectAck(cut), shown: false };
     this.#connections.set(host, connection);
     other?.silence();
     other?.cut("the same agent opened a new stream");
+    const before = this.#live.leases().get(host);
+    if (before !== undefined && before.replica !== this.#live.replica)
+      this.#logger.info({ host, from: before.replica, boot }, "taking over the lease of an agent from another replica");
     const leave = (): void => {
       connection.silence();
       if (this.#connections.get(host) !== connection) return;
@@ -60,6 +83,7 @@ export class Leases {
       leave();
       throw error;
     }
+    this.#compare(this.#live.leases());
     return leave;
   }
 
@@ -72,10 +96,66 @@ export class Leases {
   }
 
   stop(): void {
+    this.#unsubscribe();
     for (const { silence } of this.#connections.values()) silence();
+  }
+
+  async #refuseSecond({ host, boot }: Lease): Promise<void> {
+    const held = this.#live.leases().get(host);
+    // our own connections are looked at last: one may come while the other replica is asked
+    if (held !== undefined && held.replica !== this.#live.replica && held.boot !== boot) {
+      const there = await this.#liveBoot(held.replica, host);
+      if (there !== undefined && there !== boot) throw secondBoot(host, there, ` at the replica ${held.replica}`);
+    }
+    const here = this.bootOf(host);
+    if (here !== undefined && here !== boot) throw secondBoot(host, here, "");
+  }
+
+  /** What the store shows of the leases that are ours. */
+  #compare(leases: LeaseView): void {
+    for (const [host, connection] of this.#connections) {
+      const { boot } = connection.lease;
+      const shown = leases.get(host);
+      if (shown?.replica === this.#live.replica && shown.boot === boot) connection.shown = true;
+      else if (connection.shown && shown === undefined) this.#reclaim(connection, 0);
+      else if (connection.shown && shown !== undefined && shown.replica !== this.#live.replica)
+        this.#giveUp(connection, shown.replica);
+    }
+  }
+
+  /** The agent is elsewhere; what it left here is a stream that nobody reads. */
+  #giveUp(connection: Connection, replica: string): void {
+    const { host } = connection.lease;
+    connection.silence();
+    // without its place here the end of the stream releases nothing
+    this.#connections.delete(host);
+    this.#logger.info({ host, to: replica }, "the lease of an agent went to another replica");
+    connection.cut(`the lease of ${host} is held by the replica ${replica} now`);
+  }
+
+  /** Our session with the store ended and took the lease along; the agent is still here. */
+  #reclaim(connection: Connection, attempt: number): void {
+    const { host } = connection.lease;
+    connection.shown = false;
+    void this.#live
+      .claimLease(connection.lease)
+      .then(() => this.#compare(this.#live.leases()))
+      .catch((error: unknown) => {
+        this.#logger.warn({ host }, `the lease of a connected agent cannot be claimed again: ${describeError(error)}`);
+        this.#clock.after(fullJitter(attempt, RECLAIM), () => {
+          if (this.#connections.get(host) === connection && !connection.shown) this.#reclaim(connection, attempt + 1);
+        });
+      });
   }
 
   #expectAck(cut: (reason: string) => void): Cancel {
     return this.#clock.after(LIVE_MS, () => cut(`no ack for ${LIVE_MS / 1_000} s`));
   }
+}
+
+function secondBoot(host: string, boot: string, where: string): ProblemFault {
+  return new ProblemFault(
+    "conflict",
+    `another agent of ${host} is live${where} (boot ${boot}). Two machines with one name? Give each its own --host`,
+  );
 }

@@ -58,6 +58,8 @@ describe("the OpenAPI document", () => {
       "GET /v1/changes/{revision}",
       "GET /v1/export",
       "GET /v1/info",
+      "GET /v1/peer/agents/{host}",
+      "GET /v1/peer/feed",
       "GET /v1/ports",
       "GET /v1/services",
       "GET /v1/services/{service}",

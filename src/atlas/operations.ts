@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { errorCode } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
+import { parseInstanceName } from "../core/model/names.ts";
 import { type PatchInstance, type PutInstance, registrationFromPut } from "../core/model/instance.ts";
 import { type Definition, defaultDefinition, mergePublished } from "../core/model/service.ts";
 import type { RemovalReason } from "../core/model/snapshot.ts";
@@ -134,13 +135,22 @@ export class Operations {
     );
   }
 
-  /** Removes the instances of a host that will not return, and every intent about them: an operator says so. */
-  async removeHost(host: string, actor: Actor): Promise<void> {
-    await this.#removeInstancesOf(host, "agent.delete", actor, () => ({
-      kind: "remove",
-      reason: "deregistered",
-      forget: true,
-    }));
+  /**
+   * Removes the instances of a host that will not return, and every intent about them, also about those that are away: an
+   * operator says so. @returns whether there was anything
+   */
+  async removeHost(host: string, actor: Actor): Promise<boolean> {
+    const remove = (): InstanceDecision => ({ kind: "remove", reason: "deregistered", forget: true });
+    const removed = await this.#removeInstancesOf(host, "agent.delete", actor, remove);
+    const away = this.#live.away().filter(({ instance }) => parseInstanceName(instance)?.host === host);
+    const forgotten = await Promise.all(
+      away.map(({ service, instance }) =>
+        this.#update(service, instance, "agent.delete", actor, (current) =>
+          current?.registration === undefined ? remove() : { kind: "keep" },
+        ),
+      ),
+    );
+    return removed || forgotten.some(({ changed }) => changed);
   }
 
   async #update(
@@ -167,15 +177,21 @@ export class Operations {
     return { ...written, created: written.changed && before?.registration === undefined && decision?.kind === "put" };
   }
 
-  async #removeInstancesOf(host: string, kind: string, actor: Actor, decision: () => InstanceDecision): Promise<void> {
+  async #removeInstancesOf(
+    host: string,
+    kind: string,
+    actor: Actor,
+    decision: () => InstanceDecision,
+  ): Promise<boolean> {
     const own = [...this.#live.state().instances.values()].filter(({ agent }) => agent === host);
-    await Promise.all(
+    const outcomes = await Promise.all(
       own.map(({ service, instance }) =>
         this.#update(service, instance, kind, actor, (current) =>
           current?.registration?.agent === host ? decision() : { kind: "keep" },
         ),
       ),
     );
+    return outcomes.some(({ changed }) => changed);
   }
 
   #define(

@@ -8,7 +8,9 @@ import type { Backups } from "./backup.ts";
 import type { Operations, Outcome } from "./operations.ts";
 import type { PortOperations } from "./port-operations.ts";
 import type { SettingsOperations } from "./settings-operations.ts";
+import type { CatchUp } from "./catch-up.ts";
 import type { Leases } from "./leases.ts";
+import type { PeerFeed } from "./peer-feed.ts";
 import type { Registry } from "./registry.ts";
 import type { Call } from "./router.ts";
 import { concerns, type Subject, type Waits } from "./waits.ts";
@@ -25,6 +27,10 @@ export type Parts = {
   readonly leases: Leases;
   readonly agents: Agents;
   readonly waits: Waits;
+  readonly feed: PeerFeed;
+  readonly catchUp: CatchUp;
+  /** How many replicas live, this one included. */
+  readonly replicas: () => number;
   readonly clock: Clock;
   /** What does not work now, in words; empty when all is well. */
   readonly degraded: () => readonly string[];

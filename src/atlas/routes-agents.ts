@@ -108,7 +108,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
 }
 
 async function watch(
-  { hub, leases }: Parts,
+  { hub, leases, catchUp }: Parts,
   { query, request, peer, caller }: Call<unknown, z.output<typeof watchQuery>, unknown>,
 ): Promise<Response> {
   const { agent: host, boot, zone, version, service, settings } = query;
@@ -122,22 +122,30 @@ async function watch(
   const headers = { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" };
   // who asks for the head alone must not hold a stream, let alone a lease
   if (request.method === "HEAD") return new Response(null, { headers });
+  // before the lease, which an agent that is sent on to another replica must not leave here
+  if (since !== undefined) await catchUp.reach(since, request.signal);
   // a reader that was cut off may never read the end: then the connection goes when it was idle for too long
   const limitIdle = peer.noIdleLimit();
   const wanted = { since, caller, services: service && new Set(service), settings: settings && new Set(settings) };
-  const watcher =
-    host === undefined || boot === undefined
-      ? hub.open({ ...wanted, onEnd: limitIdle })
-      : await openLease(leases, { host, boot, zone, version }, (leave) =>
-          hub.open({
-            ...wanted,
-            onEnd() {
-              leave();
-              limitIdle();
-            },
-          }),
-        );
-  return new Response(watcher.body, { headers });
+  try {
+    const watcher =
+      host === undefined || boot === undefined
+        ? hub.open({ ...wanted, onEnd: limitIdle })
+        : await openLease(leases, { host, boot, zone, version }, (leave) =>
+            hub.open({
+              ...wanted,
+              acks: true,
+              onEnd() {
+                leave();
+                limitIdle();
+              },
+            }),
+          );
+    return new Response(watcher.body, { headers });
+  } catch (error) {
+    limitIdle();
+    throw error;
+  }
 }
 
 /** A stream that holds a lease. A function of its own, so that what lives as long as the stream holds on to nothing else. */

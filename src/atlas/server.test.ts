@@ -30,7 +30,9 @@ test("a connection falls under the idle limit again when its wait is over", asyn
 test.each(["", "?agent=a&boot=1"])("a stream (%s) lifts it, and puts it back when it ends", async (query) => {
   const world = await createWorld();
   cleanups.push(() => world.dispose());
-  const watch = agentRoutes({ ...world, degraded: () => [] }).find(({ path }) => path === "/v1/watch");
+  const watch = agentRoutes({ ...world, degraded: () => [], replicas: () => 1 }).find(
+    ({ path }) => path === "/v1/watch",
+  );
   const calls: string[] = [];
   const noIdleLimit = (): (() => void) => {
     calls.push("lifted");

@@ -17,13 +17,21 @@ export type Progress = {
   readonly total: number;
   /** Connected, and not there yet. */
   readonly pending: readonly string[];
-  /** Not connected, in grace or held: their HAProxy may still route by an older revision. */
+  /** Not connected, in grace or held, or of a replica that does not answer: their HAProxy may route by an older revision. */
   readonly unreachable: readonly string[];
   readonly rejected: readonly HostRejection[];
 };
 
 /** Where a begun wait is: its write has not answered yet, or it is known what it wrote. */
 type Wait = { position: Position | undefined };
+
+/** What is waited for at one replica. The others must know, since their agents ack at once only when somebody waits. */
+export type OpenWaits = {
+  /** Waits whose write is under way: any change may be theirs. */
+  readonly writes: number;
+  /** What the others wrote. */
+  readonly positions: readonly Position[];
+};
 
 /** What to wait for. */
 export type WaitTarget = {
@@ -38,6 +46,7 @@ export class Waits {
   readonly #agents: Agents;
   readonly #clock: Clock;
   readonly #open = new Set<Wait>();
+  readonly #listeners = new Set<() => void>();
   readonly #stopping = new AbortController();
 
   constructor(agents: Agents, clock: Clock) {
@@ -45,25 +54,38 @@ export class Waits {
     this.#clock = clock;
   }
 
+  /** Called whenever a wait begins, learns what it waits for, or ends. */
+  onChange(listener: () => void): void {
+    this.#listeners.add(listener);
+  }
+
   /** Announces a wait before its write, since the change may leave before the write has answered. */
   begin(): { readonly applied: (target: WaitTarget) => Promise<Progress>; readonly end: () => void } {
     const wait: Wait = { position: undefined };
     this.#open.add(wait);
+    this.#changed();
     return {
       applied: (target) => {
         wait.position = target.position;
+        this.#changed();
         return this.#applied(target);
       },
-      end: () => this.#open.delete(wait),
+      end: () => {
+        this.#open.delete(wait);
+        this.#changed();
+      },
     };
+  }
+
+  /** What is waited for here. */
+  open(): OpenWaits {
+    const positions = [...this.#open].flatMap(({ position }) => position ?? []);
+    return { writes: this.#open.size - positions.length, positions };
   }
 
   /** Whether agents should ack a change of (since, revision] at once. */
   wantsAck(since: number, revision: number): boolean {
-    for (const { position } of this.#open) {
-      if (position === undefined || (since < position.revision && position.revision <= revision)) return true;
-    }
-    return false;
+    return this.#open.size > 0 && wantsAck(this.open(), since, revision);
   }
 
   /** @param counts which refusals do; undefined: all */
@@ -84,6 +106,10 @@ export class Waits {
   /** Ends every wait. */
   stop(): void {
     this.#stopping.abort();
+  }
+
+  #changed(): void {
+    for (const listener of this.#listeners) listener();
   }
 
   /**
@@ -111,7 +137,9 @@ export class Waits {
       const onAbort = (): void => {
         settle(() => reject(new ProblemFault("unavailable", "the wait was broken off; the write stands")));
       };
-      const unsubscribe = this.#agents.on(({ kind, host }) => {
+      const unsubscribe = this.#agents.on((event) => {
+        if (event.kind === "holds" || event.kind === "forgotten") return;
+        const { kind, host } = event;
         const status = this.#agents.status(host);
         // one host's news is looked at, not every host's: thousands ack the same change
         if (kind === "left" || status === undefined) pending.delete(host);
@@ -127,6 +155,11 @@ export class Waits {
       if (signal.aborted || this.#stopping.signal.aborted) onAbort();
     });
   }
+}
+
+/** Whether one of the waits may be for a change of (since, revision]. */
+export function wantsAck({ writes, positions }: OpenWaits, since: number, revision: number): boolean {
+  return writes > 0 || positions.some((position) => since < position.revision && position.revision <= revision);
 }
 
 function hasApplied({ applied }: AgentStatus, { generation, revision }: Position): boolean {

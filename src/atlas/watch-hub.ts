@@ -28,6 +28,8 @@ export type WatchRequest = {
   readonly settings?: ReadonlySet<string> | undefined;
   /** Who opened it. */
   readonly caller?: Caller;
+  /** It is an agent's: who waits is answered by its acks. */
+  readonly acks?: boolean;
   /** Called once when the stream is over, whoever ended it. */
   readonly onEnd?: (end: StreamEnd) => void;
 };
@@ -64,12 +66,15 @@ export class WatchHub {
   readonly #groups = new Map<string, Group>();
   readonly #settings = new Map<string, Set<Watcher>>();
   readonly #callers = new Map<Watcher, Caller>();
+  readonly #acking = new Set<Watcher>();
   readonly #settingsQueue: Serial = serial();
   readonly #flush: Coalesced;
   readonly #unsubscribe: () => void;
   #pending: Delta[] = [];
   /** What every watcher has been sent. */
   #position: Position;
+  /** The newest revision that agents were asked to ack at once. */
+  #askedFor = 0;
   /** The bytes of the snapshot at `#position`, by group. */
   #snapshots = new Map<string, Uint8Array>();
   #heartbeat: Cancel | undefined;
@@ -124,6 +129,7 @@ export class WatchHub {
     });
     group.watchers.add(watcher);
     if (request.caller !== undefined) this.#callers.set(watcher, request.caller);
+    if (request.acks === true) this.#acking.add(watcher);
     for (const service of settings) {
       const watchers = this.#settings.get(service) ?? new Set<Watcher>();
       this.#settings.set(service, watchers.add(watcher));
@@ -135,6 +141,19 @@ export class WatchHub {
   /** Which services and instances a revision touched, by name and id; undefined when that is no longer known. */
   touchedBy(revision: number): ReadonlySet<string> | undefined {
     return this.#log.touchedBy(revision);
+  }
+
+  /**
+   * Somebody waits elsewhere for a position. When its change left before that was known here, agents are asked by a delta that
+   * changes nothing.
+   */
+  askForAcks({ generation, revision }: Position): void {
+    const here = this.#position;
+    if (generation !== here.generation || revision > here.revision || revision <= this.#askedFor) return;
+    this.#askedFor = here.revision;
+    const nothing = { services: { put: {}, delete: [] }, instances: { put: [], delete: [] } };
+    const bytes = encode("delta", { ...here, since: here.revision, ack: true, ...nothing }, formatPosition(here));
+    for (const watcher of this.#acking) watcher.send(bytes);
   }
 
   /** Ends the streams of some callers. */
@@ -188,7 +207,9 @@ export class WatchHub {
     const merged = mergeDeltas(first, ...more);
     this.#log.add(merged);
     this.#moveTo(positionOf(merged));
-    const delta = this.#options.wantsAck(merged.since, merged.revision) ? { ...merged, ack: true } : merged;
+    const isAsked = this.#options.wantsAck(merged.since, merged.revision);
+    if (isAsked) this.#askedFor = merged.revision;
+    const delta = isAsked ? { ...merged, ack: true } : merged;
     // most filtered watchers are not concerned, and get the same few bytes
     let revisionOnly: Uint8Array | undefined;
     for (const group of this.#groups.values()) {
@@ -207,6 +228,7 @@ export class WatchHub {
   #reset(): void {
     this.#pending = [];
     this.#log.clear();
+    this.#askedFor = 0;
     this.#moveTo(positionOf(this.#registry.state()));
     for (const group of this.#groups.values()) {
       const bytes = this.#snapshotBytes(group);
@@ -247,6 +269,7 @@ export class WatchHub {
   #leave(group: Group, watcher: Watcher, settings: ReadonlySet<string>): void {
     group.watchers.delete(watcher);
     this.#callers.delete(watcher);
+    this.#acking.delete(watcher);
     if (group.watchers.size === 0) this.#groups.delete(group.key);
     for (const service of settings) {
       const watchers = this.#settings.get(service);

@@ -294,7 +294,7 @@ function parseEvent<T>(event: SseEvent, schema: z.ZodType<T>): T {
 }
 
 /** The items of `source` until the signal aborts, then its reason: a body that hangs must not hold the reader. */
-async function* untilAborted<T>(source: AsyncGenerator<T>, signal: AbortSignal): AsyncGenerator<T> {
+export async function* untilAborted<T>(source: AsyncGenerator<T>, signal: AbortSignal): AsyncGenerator<T> {
   for (;;) {
     const item = await new Promise<IteratorResult<T>>((resolve, reject) => {
       const onAbort = (): void => reject(signal.reason);
