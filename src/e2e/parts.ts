@@ -43,9 +43,21 @@ export async function startZooKeeper(world: World): Promise<{ address: string; p
   return { address: `127.0.0.1:${port}`, process };
 }
 
-/** Starts Amazon's DynamoDB Local with an in-memory database on a free port; resolves when it answers. */
-export async function startDynamoDb(world: World): Promise<{ endpoint: string; process: Spawned }> {
-  const port = await world.port();
+/** @default an in-memory database on a free port */
+export type DynamoDbPlace = {
+  readonly port?: number;
+  /** Keeps the data here, so that they outlive the process. */
+  readonly directory?: string;
+};
+
+/** Starts Amazon's DynamoDB Local; resolves when it answers. */
+export async function startDynamoDb(
+  world: World,
+  place: DynamoDbPlace = {},
+): Promise<{ endpoint: string; process: Spawned }> {
+  const port = place.port ?? (await world.port());
+  const data = place.directory === undefined ? ["-inMemory"] : ["-dbPath", place.directory];
+  if (place.directory !== undefined) await mkdir(place.directory, { recursive: true });
   const process = world.spawn(
     [
       "java",
@@ -53,7 +65,8 @@ export async function startDynamoDb(world: World): Promise<{ endpoint: string; p
       `-Djava.library.path=${join(DYNAMODB, "DynamoDBLocal_lib")}`,
       "-jar",
       join(DYNAMODB, "DynamoDBLocal.jar"),
-      "-inMemory",
+      ...data,
+      "-sharedDb",
       "-disableTelemetry",
       "-port",
       String(port),

@@ -27,6 +27,9 @@ export type DefinitionVersion = { readonly definition: Definition; readonly publ
 
 export type PortReservation = { readonly service: string; readonly port: number };
 
+/** Audit entries that a store has not told the others yet, and how many it could not keep since the start. */
+export type AuditBacklog = { readonly waiting: number; readonly dropped: number };
+
 export interface MetaStore {
   open(): Promise<void>;
   close(): Promise<void>;
@@ -59,6 +62,8 @@ export interface MetaStore {
   addAudit(entry: AuditEntry): Promise<void>;
   /** Newest first. */
   audit(limit: number): Promise<readonly AuditEntry[]>;
+  /** Absent where entries never wait. */
+  auditBacklog?(): AuditBacklog;
 
   /** Why metadata cannot be written now, or undefined. */
   degraded(): string | undefined;

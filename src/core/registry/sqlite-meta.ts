@@ -1,14 +1,12 @@
 // The slow half of the embedded store: versions, ports and the audit trail, in the same file and transactions as the rest.
 import type { Database } from "bun:sqlite";
-import type { z } from "zod";
-import { Fault } from "../lib/errors.ts";
 import { readDefinitionSchema } from "../model/service.ts";
 import { type Settings, type SettingsValues, settingsValuesSchema } from "../model/settings.ts";
 import type { AuditEntry, DefinitionVersion, MetaStore, PortReservation } from "./meta-store.ts";
+import { missingMeta, parseMeta } from "./meta-text.ts";
+import { lowestFreePort } from "./ports.ts";
 import type { SqliteFile } from "./sqlite-file.ts";
 
-/** Ports that services get, both ends included: above the well-known, below Linux's ephemeral range (32768). */
-const PORTS = { first: 5_000, last: 29_999 };
 /** The newest entries that the audit trail keeps: about 50 MB. */
 const AUDIT_KEPT = 100_000;
 
@@ -60,13 +58,13 @@ export class SqliteMeta implements MetaStore {
         )
         .get(service, version),
     );
-    if (row === null) throw missing(`version ${version} of the definition of ${service}`);
+    if (row === null) throw missingMeta(`version ${version} of the definition of ${service}`);
     return {
-      definition: parse(readDefinitionSchema, row.definition, `the definition of ${service}`),
+      definition: parseMeta(readDefinitionSchema, row.definition, `the definition of ${service}`),
       published:
         row.published === null
           ? undefined
-          : parse(readDefinitionSchema, row.published, `the published definition of ${service}`),
+          : parseMeta(readDefinitionSchema, row.published, `the published definition of ${service}`),
     };
   }
 
@@ -90,7 +88,7 @@ export class SqliteMeta implements MetaStore {
         .query<SettingsRow, [string, number]>("SELECT * FROM settings_versions WHERE service = ? AND version = ?")
         .get(service, version),
     );
-    if (row === null) throw missing(`version ${version} of the settings of ${service}`);
+    if (row === null) throw missingMeta(`version ${version} of the settings of ${service}`);
     return settingsOf(service, row);
   }
 
@@ -114,15 +112,7 @@ export class SqliteMeta implements MetaStore {
       const own = reservations.find((reservation) => reservation.service === service);
       if (own !== undefined) return { ...own, created: false };
       const used = new Set(reservations.map(({ port }) => port));
-      let port = PORTS.first;
-      while (used.has(port) || taken.has(port)) port += 1;
-      if (port > PORTS.last) {
-        throw new Fault({
-          code: "conflict",
-          message: `no port from ${PORTS.first} to ${PORTS.last} is free`,
-          hint: "Release ports of services that are gone: DELETE /v1/ports/SERVICE.",
-        });
-      }
+      const port = lowestFreePort(used, taken);
       db.query("INSERT INTO ports VALUES (?, ?)").run(service, port);
       return { service, port, created: true };
     });
@@ -199,26 +189,5 @@ function portsOf(db: Database): PortReservation[] {
 }
 
 function settingsOf(service: string, { version, content }: SettingsRow): Settings {
-  return { service, version, values: parse(settingsValuesSchema, content, `the settings of ${service}`) };
-}
-
-function missing(what: string): Fault {
-  return new Fault({
-    code: "meta_missing",
-    message: `${what} does not exist`,
-    hint: "The store is damaged; restore it from a backup.",
-  });
-}
-
-function parse<T>(schema: z.ZodType<T>, text: string, what: string): T {
-  try {
-    return schema.parse(JSON.parse(text));
-  } catch (error) {
-    throw new Fault({
-      code: "meta_unreadable",
-      message: `${what} cannot be read`,
-      hint: "The store is damaged; restore it from a backup.",
-      cause: error,
-    });
-  }
+  return { service, version, values: parseMeta(settingsValuesSchema, content, `the settings of ${service}`) };
 }
