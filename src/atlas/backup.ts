@@ -148,6 +148,7 @@ export class Backups {
       throw new ProblemFault(
         "conflict",
         `this backup is of the realm ${realm}, and this Atlas has ${registry.realm}; forceRealm=true takes it all the same, its instances too`,
+        { extra: { needs: "forceRealm" } },
       );
     }
     return this.#on.metadata(async () => {
@@ -297,7 +298,9 @@ function isEmpty(content: Content): boolean {
 function notEmpty(content: Content): ProblemFault {
   const { services, instances, intents, settings, ports } = counts(content);
   const there = `${services} services, ${instances} instances, ${intents} that are away and disabled, settings of ${settings} services, ${ports} ports`;
-  return new ProblemFault("conflict", `the registry is not empty (${there}); replace=true replaces all of it`);
+  return new ProblemFault("conflict", `the registry is not empty (${there}); replace=true replaces all of it`, {
+    extra: { needs: "replace" },
+  });
 }
 
 function sameDefinition(a: BackupDefinition, b: BackupDefinition): boolean {

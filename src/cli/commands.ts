@@ -7,8 +7,10 @@ import type { Command } from "./command.ts";
 import { completion } from "./completion.ts";
 import { define } from "./define.ts";
 import { atlas } from "./atlas.ts";
+import { exportRealm } from "./export.ts";
 import { gen } from "./gen.ts";
 import { dev } from "./dev.ts";
+import { importRealm } from "./import.ts";
 import { disable, enable } from "./intent.ts";
 import { print } from "./print.ts";
 import { ports, releasePort, reservePort } from "./ports.ts";
@@ -49,6 +51,8 @@ export const commandGroups: readonly CommandGroup[] = [
       ports,
       reservePort,
       releasePort,
+      exportRealm,
+      importRealm,
     ],
   },
   { heading: "About this program:", commands: [print, completion] },

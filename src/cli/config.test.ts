@@ -14,7 +14,7 @@ import {
   resolveConfig,
   suggest,
 } from "./config.ts";
-import { hostPort, integer, list, oneOf, option, path, port, text, texts, toggle, urls } from "./options.ts";
+import { flagOnly, hostPort, integer, list, oneOf, option, path, port, text, texts, toggle, urls } from "./options.ts";
 
 const options = {
   listen: option(hostPort, "where to listen", { host: "127.0.0.1", port: 7400 }),
@@ -108,6 +108,17 @@ describe("precedence", () => {
       header: ["A: b"],
     });
     expect(resolve(file("atlas: http://a:1,http://b:2\n")).values.atlas).toEqual(["http://a:1", "http://b:2"]);
+  });
+});
+
+describe("an option that only its flag sets", () => {
+  const options = { host: flagOnly(option(text("NAME"), "which host")) };
+
+  test("is deaf to the environment, and no key of a file", () => {
+    expect(resolveConfig(options, { flags: {}, environment: { SMARTSTACK_HOST: "a" } }).values.host).toBeUndefined();
+    expect(resolveConfig(options, { flags: { host: "b" }, environment: {} }).values.host).toBe("b");
+    const given = { flags: {}, environment: {}, file: { path: "x.yaml", text: "host: a" } };
+    expect(() => resolveConfig(options, given)).toThrow("is not a key of this command");
   });
 });
 

@@ -86,7 +86,7 @@ export function resolveConfig<O extends Options>(options: O, given: Given): Reso
   const values: Record<string, unknown> = {};
   const sources: Record<string, Source> = {};
   for (const [key, spec] of Object.entries(options)) {
-    const found = findRaw(key, given, file);
+    const found = findRaw(key, spec, given, file);
     if (found === undefined) {
       values[key] = spec.default;
       sources[key] = { kind: "default" };
@@ -110,10 +110,12 @@ export function resolveConfig<O extends Options>(options: O, given: Given): Reso
 
 function findRaw(
   key: string,
+  { flagOnly }: Option<unknown>,
   given: Given,
   file: ReadonlyMap<string, FileEntry>,
 ): { raw: unknown; source: Source } | undefined {
   if (given.flags[key] !== undefined) return { raw: given.flags[key], source: { kind: "flag", flag: flagOf(key) } };
+  if (flagOnly) return undefined;
   const name = environmentNameOf(key);
   const variable = given.environment[name];
   // an empty variable is how shells and systemd spell "unset"
@@ -148,7 +150,8 @@ function readConfigFile(
     complain(1, "must hold keys and values, one a line, such as `log-level: debug`");
     return entries;
   }
-  const known = new Map(Object.keys(options).map((key) => [kebab(key), key]));
+  const keys = Object.keys(options).filter((key) => options[key]?.flagOnly === undefined);
+  const known = new Map(keys.map((key) => [kebab(key), key]));
   for (const { key: node, value } of contents.items) {
     const name = isScalar(node) ? String(node.value) : String(node);
     const { line } = lines.linePos(node.range[0]);

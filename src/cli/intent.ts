@@ -17,7 +17,7 @@ import {
   writeOptions,
   type Written,
 } from "./operator.ts";
-import { host, option } from "./options.ts";
+import { flagOnly, host, option } from "./options.ts";
 import { answer } from "./output.ts";
 
 type Target = { readonly service: string; readonly instance: string };
@@ -41,7 +41,11 @@ function intentCommand(name: "enable" | "disable", enabled: boolean): Command {
       `smartstack ${name} identity host001:5004 --wait`,
       `smartstack ${name} --host host001 --reason 'new disk' --wait --timeout 30s`,
     ],
-    options: { host: option(host, "every instance of this host, instead of INSTANCE"), ...writeOptions },
+    options: {
+      // a profile with SMARTSTACK_HOST, as sidecars and services have it, must not make one instance a whole host
+      host: flagOnly(option(host, "every instance of this host, instead of INSTANCE")),
+      ...writeOptions,
+    },
     async run({ values, sources, args: [service, instance] }) {
       checkNames(command, service, instance);
       if (values.host === undefined && (service === undefined || instance === undefined))

@@ -32,7 +32,7 @@ export type WriteValues = {
   readonly timeout: number;
 };
 
-const writtenSchema = positionSchema.extend({
+export const writtenSchema = positionSchema.extend({
   changed: z.boolean().optional(),
   applied: z.int().optional(),
   total: z.int().optional(),

@@ -26,6 +26,8 @@ export type Option<T> = {
   readonly describe: string;
   readonly default: T;
   readonly short?: string;
+  /** Neither a variable nor a file says it: what is meant for one command must not be left to all. */
+  readonly flagOnly?: true;
 };
 
 /** An option with a default, or one that may stay undefined. */
@@ -38,6 +40,11 @@ export function option<T>(
   short?: string,
 ): Option<T | undefined> {
   return { kind, describe, default: fallback, ...(short === undefined ? {} : { short }) };
+}
+
+/** An option that only its flag sets. */
+export function flagOnly<T>(one: Option<T>): Option<T> {
+  return { ...one, flagOnly: true };
 }
 
 const scalarText = z.union([z.string(), z.number().transform(String), z.boolean().transform(String)], {

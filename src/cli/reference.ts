@@ -41,13 +41,14 @@ export function optionTables(commands: readonly Command[]): string {
 
 function tableOf(options: Options): string {
   const rows = Object.entries(options).map(([key, option]) => {
-    const { kind, describe, short } = option;
+    const { kind, describe, short, flagOnly } = option;
     const takes = kind.choices?.join("\\|") ?? kind.placeholder?.replaceAll("|", "\\|");
     const flag = `\`${short === undefined ? "" : `-${short}, `}${flagOf(key)}${takes === undefined ? "" : ` ${takes}`}\``;
     const value = defaultOf(option);
     const shown = value === undefined || value === false || value === "" ? "" : `\`${String(value)}\``;
     const fallback = isMachineName(option) ? "this machine's name" : shown;
-    return `| ${flag} | \`${environmentNameOf(key)}\` | ${fallback} | ${describe.replaceAll("|", "\\|")} |`;
+    const variable = flagOnly ? "" : `\`${environmentNameOf(key)}\``;
+    return `| ${flag} | ${variable} | ${fallback} | ${describe.replaceAll("|", "\\|")} |`;
   });
   return ["| flag | variable | default | meaning |", "|---|---|---|---|", ...rows].join("\n");
 }

@@ -14,7 +14,7 @@ import {
   write,
   writeOptions,
 } from "./operator.ts";
-import { host, integer, option, port, text, toggle } from "./options.ts";
+import { flagOnly, host, integer, option, port, text, toggle } from "./options.ts";
 import { answer } from "./output.ts";
 
 export const register: Command = defineCommand({
@@ -65,7 +65,7 @@ export const deregister: Command = defineCommand({
   ],
   examples: ["smartstack deregister elasticsearch host009", "smartstack deregister elasticsearch --force"],
   options: {
-    force: option(toggle, "remove a service together with the instances it still has", false),
+    force: flagOnly(option(toggle, "remove a service together with the instances it still has", false)),
     ...writeOptions,
   },
   async run({ values, sources, args: [service = "", instance] }) {

@@ -61,7 +61,7 @@ export interface AtlasClient {
   /** A raw exchange with the first replica that answers: the watch stream uses it. @throws Fault `unreachable` */
   fetch(
     path: string,
-    init: { method?: string; headers?: Record<string, string>; body?: string; signal: AbortSignal },
+    init: { method?: string; headers?: Record<string, string>; body?: string | Blob; signal: AbortSignal },
   ): Promise<Response>;
 }
 

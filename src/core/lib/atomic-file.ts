@@ -13,11 +13,12 @@ let sequence = 0;
 /**
  * Replaces a file so that a reader, and the next boot, sees the old content or the new one, never a part: written
  * beside, synced, renamed over.
+ * @param content pieces are written as they come; when they break off, so does this
  * @throws the file system's error (ENOSPC, EROFS, EACCES …); the old file is untouched and nothing is left beside it
  */
 export async function writeFileAtomic(
   path: string,
-  content: string | Uint8Array,
+  content: string | Uint8Array | AsyncIterable<Uint8Array>,
   options: AtomicFileOptions = {},
 ): Promise<void> {
   const { mode = 0o644, durable = true } = options;
