@@ -41,7 +41,7 @@ type Known = {
   /** Undefined: nobody needs a token. */
   readonly tokens: readonly Token[] | undefined;
   /** Undefined: no peer has one. */
-  readonly peerToken: string | undefined;
+  readonly peerTokens: readonly string[] | undefined;
 };
 
 export class Access {
@@ -63,11 +63,11 @@ export class Access {
    * needed
    */
   admit(need: Need, authorization: string | null): Caller {
-    const { tokens, peerToken } = this.#secrets;
+    const { tokens, peerTokens } = this.#secrets;
     const presented = bearer(authorization);
     if (need === "peer") {
-      if (peerToken === undefined && tokens === undefined) return ANYONE;
-      return this.#admitPeer(presented, peerToken);
+      if (peerTokens === undefined && tokens === undefined) return ANYONE;
+      return this.#admitPeer(presented, peerTokens);
     }
     if (tokens === undefined) return ANYONE;
     const token = presented === undefined ? undefined : this.#byHash(hashToken(presented));
@@ -87,12 +87,14 @@ export class Access {
     return token?.role === role && token.host === host;
   }
 
-  #admitPeer(presented: string | undefined, peerToken: string | undefined): Caller {
-    if (peerToken === undefined) {
+  #admitPeer(presented: string | undefined, peerTokens: readonly string[] | undefined): Caller {
+    if (peerTokens === undefined) {
       throw new ProblemFault("forbidden", "this Atlas has no --peer-token-file, so it takes no other replica's word");
     }
     if (presented === undefined) throw unauthorized("only another replica may ask that, with the peers' token", false);
-    if (!equal(digest(presented), digest(peerToken))) {
+    // every one is compared, whichever fits
+    const fits = peerTokens.map((token) => equal(digest(presented), digest(token)));
+    if (!fits.includes(true)) {
       throw unauthorized("that is not the peers' token of this Atlas; all replicas share one", true);
     }
     return PEER;

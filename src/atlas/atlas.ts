@@ -2,7 +2,7 @@
 import { createAtlasClient } from "../core/api/atlas-client.ts";
 import type { Address } from "../core/lib/address.ts";
 import { type Clock, systemClock } from "../core/lib/clock.ts";
-import type { Fault } from "../core/lib/errors.ts";
+import { describeError, type Fault } from "../core/lib/errors.ts";
 import { type Logger, silentLogger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
 import { createSqliteStores } from "../core/registry/sqlite.ts";
@@ -13,6 +13,8 @@ import { Leases } from "./leases.ts";
 import { AuditTrail } from "./audit-trail.ts";
 import { Backups } from "./backup.ts";
 import { CatchUp } from "./catch-up.ts";
+import { Limits } from "./limits.ts";
+import { type Certificate, sameCertificate } from "./certificate.ts";
 import { metadataQueue } from "./metadata-queue.ts";
 import { PortOperations } from "./port-operations.ts";
 import { SettingsOperations } from "./settings-operations.ts";
@@ -30,7 +32,7 @@ import { metadataRoutes } from "./routes-metadata.ts";
 import { peerRoutes } from "./routes-peers.ts";
 import { registryRoutes } from "./routes-registry.ts";
 import { type SecretFiles, Secrets } from "./secrets.ts";
-import { serve } from "./server.ts";
+import { serve, type Server } from "./server.ts";
 import { Waits } from "./waits.ts";
 import { WatchHub } from "./watch-hub.ts";
 
@@ -64,6 +66,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const { clock = systemClock, logger = silentLogger } = dependencies;
   const secrets = new Secrets(config.secrets);
   const access = new Access(secrets);
+  const limits = new Limits();
   const { live, meta } = createSqliteStores({ directory: config.dataDir, realm: config.realm, clock });
   const registry = new Registry({ realm: config.realm, live, meta, clock, logger });
   await registry.open();
@@ -77,7 +80,8 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     live,
     clock,
     logger,
-    connect: (url) => createAtlasClient({ urls: [url], token: secrets.peerToken, tlsCa: secrets.tlsCa }),
+    connect: (url) =>
+      createAtlasClient({ urls: [url], token: () => secrets.peerTokens?.[0], tlsCa: () => secrets.tlsCa }),
   });
   const leases = new Leases({ live, clock, logger, liveBoot: (replica, host) => peers.liveBoot(replica, host) });
   const expire = (host: string): Promise<void> => operations.expire(host);
@@ -110,6 +114,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     ports,
     backups,
     hub,
+    limits,
     leases,
     agents,
     waits,
@@ -131,6 +136,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const respond = createRouter({
     routes: [...routes, ...healthRoutes(parts, metrics.registry, routes)],
     access,
+    limits,
     onBug: (error, requestId) => logger.error({ err: error, requestId }, "a request failed by our fault"),
     onAnswer: (method, path, status, seconds) => {
       metrics.answered(method, path, status, seconds);
@@ -152,7 +158,10 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     agents.stop();
     await registry.close();
   };
-  const server = await startServer(() => serve(config.listen, respond), stopParts);
+  const server = await startServer(
+    () => serve({ address: config.listen, respond, certificate: secrets.certificate }),
+    stopParts,
+  );
   try {
     await live.announce(config.advertise ?? server.url);
   } catch (error) {
@@ -168,7 +177,11 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     url: server.url,
     ended,
     async reload() {
+      const before = secrets.certificate;
       secrets.reload(logger);
+      if (secrets.certificate !== undefined && !sameCertificate(secrets.certificate, before)) {
+        renew(server, secrets.certificate, logger);
+      }
       hub.endWhere((caller) => !access.holds(caller), "the token that opened this stream is no longer good for it");
     },
     stop() {
@@ -181,6 +194,15 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
       return stopping;
     },
   };
+}
+
+function renew(server: Server, certificate: Certificate, logger: Logger): void {
+  try {
+    server.renew(certificate);
+    logger.info({ validTo: certificate.validTo }, "new connections get the new certificate");
+  } catch (error) {
+    logger.error(`the new certificate cannot be used, the one before stays: ${describeError(error)}`);
+  }
 }
 
 /** Logs that the stores begin to fail, and that they are well again; called after every answer. */

@@ -22,6 +22,10 @@ export function readCertificate(cert: string, key: string, now: number): Certifi
   return { cert, key, validTo };
 }
 
+export function sameCertificate(a: Certificate, b: Certificate | undefined): boolean {
+  return a.cert === b?.cert && a.key === b.key;
+}
+
 function parsed<T>(what: string, parse: () => T): T {
   try {
     return parse();

@@ -9,6 +9,7 @@ import { readSse, type SseEvent } from "../core/lib/sse.ts";
 import { createSqliteStores, type Stores } from "../core/registry/sqlite.ts";
 import { Agents } from "./agents.ts";
 import { Leases } from "./leases.ts";
+import { Limits } from "./limits.ts";
 import { type Actor, AuditTrail } from "./audit-trail.ts";
 import { Backups } from "./backup.ts";
 import { CatchUp } from "./catch-up.ts";
@@ -37,6 +38,7 @@ export type World = {
   readonly agents: Agents;
   readonly waits: Waits;
   readonly hub: WatchHub;
+  readonly limits: Limits;
   readonly peers: Peers;
   readonly feed: PeerFeed;
   readonly catchUp: CatchUp;
@@ -113,6 +115,7 @@ export async function createWorld(options: WorldOptions = {}): Promise<World> {
     agents,
     waits,
     hub,
+    limits: new Limits(),
     peers,
     feed,
     catchUp,

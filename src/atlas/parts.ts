@@ -10,6 +10,7 @@ import type { PortOperations } from "./port-operations.ts";
 import type { SettingsOperations } from "./settings-operations.ts";
 import type { CatchUp } from "./catch-up.ts";
 import type { Leases } from "./leases.ts";
+import type { Limits } from "./limits.ts";
 import type { PeerFeed } from "./peer-feed.ts";
 import type { Registry } from "./registry.ts";
 import type { Call } from "./router.ts";
@@ -24,6 +25,7 @@ export type Parts = {
   readonly ports: PortOperations;
   readonly backups: Backups;
   readonly hub: WatchHub;
+  readonly limits: Limits;
   readonly leases: Leases;
   readonly agents: Agents;
   readonly waits: Waits;

@@ -5,8 +5,9 @@ import type { z } from "zod";
 import { problemOf, ProblemFault, requestIdOf, withUrl } from "../core/lib/http.ts";
 import type { ProblemCode } from "../core/lib/problem.ts";
 import { isLoopback } from "../core/model/names.ts";
-import { type Access, type Caller, type Need } from "./access.ts";
+import type { Access, Caller, Need } from "./access.ts";
 import { readBody } from "./body.ts";
+import type { Limits } from "./limits.ts";
 
 type Method = "GET" | "PUT" | "POST" | "PATCH" | "DELETE";
 
@@ -86,6 +87,7 @@ function queryOf(request: Request): Record<string, string> {
 export type RouterOptions = {
   readonly routes: readonly Route[];
   readonly access: Access;
+  readonly limits: Limits;
   /** Something thrown that nobody meant to throw. */
   readonly onBug: (error: unknown, requestId: string) => void;
   /** Called for every answer; `path` is the route's, or undefined when none matched. */
@@ -97,13 +99,27 @@ export type Respond = (request: Request, peer: Peer) => Promise<Response>;
 
 type Environment = { Bindings: { peer: Peer; matched: { path?: string } } };
 
-export function createRouter({ routes, access, onBug, onAnswer }: RouterOptions): Respond {
+/** Needs whose requests are few and must get through when all others crowd: without acks no wait would ever end. */
+const UNLIMITED: ReadonlySet<Need> = new Set(["nothing", "lease", "peer"]);
+
+/** Streams are counted as such, by the route that opens them. */
+function isLimited({ needs, answers }: Route): boolean {
+  return !UNLIMITED.has(needs) && answers[200]?.type !== "text/event-stream";
+}
+
+export function createRouter({ routes, access, limits, onBug, onAnswer }: RouterOptions): Respond {
   const app = new Hono<Environment>();
   for (const one of routes) {
-    app.on(one.method, honoPath(one.path), (context) => {
-      context.env.matched.path = one.path;
+    app.on(one.method, honoPath(one.path), async (context) => {
+      const { matched, peer } = context.env;
+      matched.path = one.path;
       const caller = access.admit(one.needs, context.req.raw.headers.get("authorization"));
-      return one.respond(context.req.raw, context.req.param(), context.env.peer, caller);
+      const leave = isLimited(one) ? limits.request(peer.address) : undefined;
+      try {
+        return await one.respond(context.req.raw, context.req.param(), peer, caller);
+      } finally {
+        leave?.();
+      }
     });
   }
   app.onError((error) => {

@@ -108,7 +108,7 @@ export function agentRoutes(parts: Parts): readonly Route[] {
 }
 
 async function watch(
-  { hub, leases, catchUp }: Parts,
+  { hub, leases, limits, catchUp }: Parts,
   { query, request, peer, caller }: Call<unknown, z.output<typeof watchQuery>, unknown>,
 ): Promise<Response> {
   const { agent: host, boot, zone, version, service, settings } = query;
@@ -126,24 +126,29 @@ async function watch(
   if (since !== undefined) await catchUp.reach(since, request.signal);
   // a reader that was cut off may never read the end: then the connection goes when it was idle for too long
   const limitIdle = peer.noIdleLimit();
+  const leaveCount = limits.stream(peer.address, host === undefined ? "reader" : "agent");
+  const onEnd = (): void => {
+    leaveCount();
+    limitIdle();
+  };
   const wanted = { since, caller, services: service && new Set(service), settings: settings && new Set(settings) };
   try {
     const watcher =
       host === undefined || boot === undefined
-        ? hub.open({ ...wanted, onEnd: limitIdle })
+        ? hub.open({ ...wanted, onEnd })
         : await openLease(leases, { host, boot, zone, version }, (leave) =>
             hub.open({
               ...wanted,
               acks: true,
               onEnd() {
                 leave();
-                limitIdle();
+                onEnd();
               },
             }),
           );
     return new Response(watcher.body, { headers });
   } catch (error) {
-    limitIdle();
+    onEnd();
     throw error;
   }
 }

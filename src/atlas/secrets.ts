@@ -9,8 +9,8 @@ import type { Token } from "./tokens.ts";
 export type SecretFiles = {
   /** Undefined: nobody needs a token. */
   readonly tokens?: (() => readonly Token[]) | undefined;
-  /** What replicas show each other. */
-  readonly peerToken?: (() => string) | undefined;
+  /** What replicas show each other: the first is shown, each is taken, so that they can be changed one replica at a time. */
+  readonly peerTokens?: (() => readonly string[]) | undefined;
   readonly certificate?: (() => Certificate) | undefined;
   /** PEM of the certificate authority of the other replicas. */
   readonly tlsCa?: (() => string) | undefined;
@@ -18,7 +18,7 @@ export type SecretFiles = {
 
 type Values = {
   readonly tokens: readonly Token[] | undefined;
-  readonly peerToken: string | undefined;
+  readonly peerTokens: readonly string[] | undefined;
   readonly certificate: Certificate | undefined;
   readonly tlsCa: string | undefined;
 };
@@ -26,7 +26,7 @@ type Values = {
 /** The names of the files in messages. */
 const NAMES = {
   tokens: "the tokens",
-  peerToken: "the peers' token",
+  peerTokens: "the peers' token",
   certificate: "the certificate",
   tlsCa: "the peers' certificate authority",
 } as const satisfies Readonly<Record<keyof Values, string>>;
@@ -40,7 +40,7 @@ export class Secrets {
     this.#files = files;
     this.#values = {
       tokens: files.tokens?.(),
-      peerToken: files.peerToken?.(),
+      peerTokens: files.peerTokens?.(),
       certificate: files.certificate?.(),
       tlsCa: files.tlsCa?.(),
     };
@@ -50,8 +50,8 @@ export class Secrets {
     return this.#values.tokens;
   }
 
-  get peerToken(): string | undefined {
-    return this.#values.peerToken;
+  get peerTokens(): readonly string[] | undefined {
+    return this.#values.peerTokens;
   }
 
   get certificate(): Certificate | undefined {

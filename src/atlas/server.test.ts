@@ -17,7 +17,7 @@ test("a connection falls under the idle limit again when its wait is over", asyn
     limitIdle();
     return new Response("done");
   };
-  const server = serve({ host: "127.0.0.1", port: 0 }, respond, 1);
+  const server = serve({ address: { host: "127.0.0.1", port: 0 }, respond, idleS: 1 });
   cleanups.push(() => server.stop());
   const socket = connect(Number(new URL(server.url).port), "127.0.0.1", () =>
     socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),

@@ -9,6 +9,13 @@ export type ListenOptions = Address & {
   readonly idleS: number;
   /** Larger bodies are cut off by Bun, with an empty 413. */
   readonly maxBodyBytes: number;
+  /** PEM texts; without them, plain HTTP. TLS 1.2 at least: Bun has nothing older. */
+  readonly tls?: { readonly cert: string; readonly key: string } | undefined;
+  /**
+   * Lets another listener of this process have the same port at the same time, and with it any process of the same user. The
+   * kernel shares connections out among them. @default false
+   */
+  readonly shared?: boolean;
   readonly fetch: (request: Request, server: Server) => Response | Promise<Response>;
 };
 
@@ -24,8 +31,10 @@ export function listenTcp(options: ListenOptions, fault: (busy: boolean, cause: 
       idleTimeout: options.idleS,
       maxRequestBodySize: options.maxBodyBytes,
       development: false,
-      // without it, development: false lets a second process listen on the same port, and each gets half the connections
-      reusePort: false,
+      // said always: without it, development: false lets a second process listen on the same port, and each gets half the
+      // connections
+      reusePort: options.shared ?? false,
+      ...(options.tls === undefined ? {} : { tls: { ...options.tls } }),
       fetch: options.fetch,
     });
   } catch (error) {
