@@ -464,6 +464,10 @@ export function describeStoreContract(name: string, create: () => Promise<StoreU
       test("the audit trail is told newest first", async () => {
         for (const number of [1, 2, 3]) await store.meta.addAudit(entry(number));
         expect(await store.meta.audit(2)).toEqual([entry(3), entry(2)]);
+        // an import brings older ones
+        await store.meta.addAudit(entry(0));
+        expect(await store.meta.audit(2)).toEqual([entry(3), entry(2)]);
+        expect((await store.meta.audit(9)).at(-1)).toEqual(entry(0));
       });
     });
 

@@ -158,7 +158,7 @@ export class SqliteMeta implements MetaStore {
 
   async audit(limit: number): Promise<readonly AuditEntry[]> {
     const rows = this.#file.read((db) =>
-      db.query<AuditRow, [number]>("SELECT * FROM audit ORDER BY number DESC LIMIT ?").all(limit),
+      db.query<AuditRow, [number]>("SELECT * FROM audit ORDER BY at DESC, number DESC LIMIT ?").all(limit),
     );
     return rows.map(({ at, who, peer, kind, target, reason, old, new: after }) => ({
       at,

@@ -32,6 +32,8 @@ export const MIGRATIONS: readonly string[] = [
     target TEXT NOT NULL, reason TEXT, old TEXT NOT NULL, new TEXT NOT NULL
   );
   `,
+  // an import brings entries that are older than those that are there
+  "CREATE INDEX audit_at ON audit (at, number)",
 ];
 
 /**

@@ -11,7 +11,7 @@ import { describeStoreContract, type StoreUnderTest } from "./contract.ts";
 import { SqliteFile } from "./sqlite-file.ts";
 import { SqliteLive } from "./sqlite-live.ts";
 import { SqliteMeta } from "./sqlite-meta.ts";
-import { migrate } from "./sqlite-schema.ts";
+import { MIGRATIONS, migrate } from "./sqlite-schema.ts";
 import { createSqliteStores, type Stores } from "./sqlite.ts";
 
 describeStoreContract("SQLite", async () => {
@@ -135,6 +135,42 @@ describe("the file of the embedded store", () => {
     db.run("PRAGMA user_version = 99");
     db.close();
     expect((await refusal(directory)).code).toBe("store_newer");
+  });
+
+  test("a file of every earlier version is brought to this one, with all that it holds", async () => {
+    for (let version = 1; version < MIGRATIONS.length; version += 1) {
+      const directory = await temporaryDirectory();
+      const old = new Database(join(directory, "atlas.db"), { create: true });
+      migrate(old, MIGRATIONS.slice(0, version), "atlas.db");
+      const registration = registrationFromPut("identity", "a", { port: 5000 });
+      old.run("INSERT INTO facts VALUES ('realm', 'local'), ('generation', 7), ('revision', 12)");
+      old.query("INSERT INTO instances VALUES ('identity', 'a', 0, ?)").run(JSON.stringify(registration));
+      old.run("INSERT INTO instances VALUES ('identity', 'b', 0, NULL)");
+      old.run("INSERT INTO definitions VALUES ('identity', 1)");
+      old
+        .query("INSERT INTO definition_versions VALUES ('identity', 1, ?, NULL)")
+        .run(JSON.stringify(defaultDefinition));
+      old.run("INSERT INTO settings VALUES ('identity', 1)");
+      old.run(`INSERT INTO settings_versions VALUES ('identity', 1, '{"A":1}', '2026-01-01', 'ann')`);
+      old.run("INSERT INTO ports VALUES ('identity', 5000)");
+      old.run(
+        "INSERT INTO audit VALUES (1, '2026-01-01', 'ann', '::1', 'instance.put', 'identity/a', NULL, 'null', '1')",
+      );
+      old.close();
+      const { live, meta } = await opened(directory);
+      const { generation, revision, instances } = live.state();
+      expect([generation, revision, [...instances.values()]]).toEqual([7, 12, [{ ...registration, enabled: false }]]);
+      expect(live.away()).toEqual([{ service: "identity", instance: "b" }]);
+      expect((await meta.definition("identity", 1)).definition).toEqual(defaultDefinition);
+      expect((await meta.settings("identity", 1)).values).toEqual({ A: 1 });
+      expect(await meta.ports()).toEqual([{ service: "identity", port: 5000 }]);
+      expect(await meta.audit(10)).toHaveLength(1);
+      await live.close();
+      const now = new Database(join(directory, "atlas.db"));
+      expect(now.query("PRAGMA user_version").get()).toEqual({ user_version: MIGRATIONS.length });
+      now.close();
+    }
+    expect(MIGRATIONS.length).toBeGreaterThan(1);
   });
 
   test("migrations run once, in order, and all or none", () => {
