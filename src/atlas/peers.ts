@@ -62,6 +62,7 @@ type Peer = {
   readonly ending: AbortController;
   /** `undefined`: it answers. Else when it began not to, or we began to ask. */
   silentSince: number | undefined;
+  heardAt: number;
   waits: OpenWaits;
   holds: boolean;
 };
@@ -161,6 +162,7 @@ export class Peers implements Elsewhere {
         url,
         ending: new AbortController(),
         silentSince: this.#clock.now(),
+        heardAt: this.#clock.now(),
         waits: NO_WAITS,
         holds: false,
       };
@@ -179,7 +181,7 @@ export class Peers implements Elsewhere {
       if (ending.signal.aborted) return;
       if (peer.silentSince === undefined) {
         this.#logger.warn({ replica, url }, `the replica ${replica} does not answer: ${failure}`);
-        peer.silentSince = this.#clock.now();
+        peer.silentSince = peer.heardAt;
       }
       peer.waits = NO_WAITS;
       if (peer.holds) {
@@ -212,6 +214,7 @@ export class Peers implements Elsewhere {
       if (response.body === null) throw new Fault({ code: "bad_answer", message: `${url} answered without a body` });
       for await (const event of untilAborted(readSse(response.body), connection.signal)) {
         feedDog();
+        peer.heardAt = this.#clock.now();
         this.#take(peer, event, listener);
         if (event.event === "hello") onHello();
       }
