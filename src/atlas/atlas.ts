@@ -23,6 +23,7 @@ import { Operations } from "./operations.ts";
 import type { Parts } from "./parts.ts";
 import { PeerFeed } from "./peer-feed.ts";
 import { hearPeers, Peers } from "./peers.ts";
+import { Propagation } from "./propagation.ts";
 import { Registry } from "./registry.ts";
 import { createRouter } from "./router.ts";
 import { agentRoutes } from "./routes-agents.ts";
@@ -120,6 +121,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     waits,
     feed,
     catchUp,
+    propagation: new Propagation(clock),
     replicas: () => Math.max(1, live.replicas().size),
     clock,
     degraded,

@@ -7,6 +7,7 @@ import type { Actor } from "./audit-trail.ts";
 import type { Backups } from "./backup.ts";
 import type { Operations, Outcome } from "./operations.ts";
 import type { PortOperations } from "./port-operations.ts";
+import type { Propagation } from "./propagation.ts";
 import type { SettingsOperations } from "./settings-operations.ts";
 import type { CatchUp } from "./catch-up.ts";
 import type { Leases } from "./leases.ts";
@@ -33,6 +34,7 @@ export type Parts = {
   readonly catchUp: CatchUp;
   /** How many replicas live, this one included. */
   readonly replicas: () => number;
+  readonly propagation: Propagation;
   readonly clock: Clock;
   /** What does not work now, in words; empty when all is well. */
   readonly degraded: () => readonly string[];

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { ackSchema, agentSchema, type Rejection } from "../core/model/agent.ts";
 import { instanceId } from "../core/model/names.ts";
-import { parsePosition, positionSchema } from "../core/model/position.ts";
+import { comparePositions, parsePosition, positionSchema } from "../core/model/position.ts";
 import { deltaSchema, heartbeatSchema, settingsEventSchema, snapshotSchema } from "../core/model/snapshot.ts";
 import type { Lease } from "../core/registry/live-store.ts";
 import { requireNeed, requireOwnHost } from "./access.ts";
@@ -25,7 +25,7 @@ import type { Watcher } from "./watcher.ts";
 const eventSchemas = z.union([snapshotSchema, deltaSchema, settingsEventSchema, heartbeatSchema]);
 
 export function agentRoutes(parts: Parts): readonly Route[] {
-  const { registry, leases, agents, waits, hub, operations } = parts;
+  const { registry, leases, agents, waits, hub, operations, propagation } = parts;
   return [
     route({
       method: "GET",
@@ -52,7 +52,10 @@ export function agentRoutes(parts: Parts): readonly Route[] {
       problems: ["invalid", "not_found", "too_large", "wrong_type"],
       handle: ({ params: { host }, body, caller }) => {
         requireOwnHost(caller, host);
+        const before = agents.status(host)?.applied;
         agents.acknowledge(host, body);
+        // the first of a boot started an HAProxy, and one that repeats itself applied nothing
+        if (before !== undefined && comparePositions(before, body) < 0) propagation.note(body.tookMs);
         leases.acked(host);
         const { generation, revision } = registry.state();
         return Response.json({ generation, revision });

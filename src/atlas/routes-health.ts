@@ -15,7 +15,7 @@ import { healthcheckSchema, noParams, noQuery, statusSchema } from "./schemas.ts
 const EXPIRES_S = { passed: 27, failed: 9 };
 
 export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: readonly Route[]): readonly Route[] {
-  const { registry, clock, degraded, replicas } = parts;
+  const { registry, clock, degraded, replicas, propagation } = parts;
   const own: readonly Route[] = [
     route({
       method: "GET",
@@ -29,6 +29,7 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
       handle: () => {
         const { generation, revision } = registry.state();
         const reasons = degraded();
+        const p99 = propagation.p99();
         return Response.json({
           realm: registry.realm,
           version: VERSION,
@@ -36,6 +37,7 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
           revision,
           store: "embedded",
           replicas: replicas(),
+          ...(p99 === undefined ? {} : { appliedP99Ms: Math.round(p99) }),
           ...(reasons.length === 0 ? {} : { degraded: reasons }),
         });
       },

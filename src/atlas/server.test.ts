@@ -1,6 +1,7 @@
 // How long a connection may be silent, on a real socket: Bun looks at idle connections every four seconds.
 import { afterEach, expect, test } from "bun:test";
 import { connect } from "node:net";
+import { Propagation } from "./propagation.ts";
 import { ANYONE } from "./access.ts";
 import { createWorld } from "./fixture.ts";
 import { agentRoutes } from "./routes-agents.ts";
@@ -30,9 +31,12 @@ test("a connection falls under the idle limit again when its wait is over", asyn
 test.each(["", "?agent=a&boot=1"])("a stream (%s) lifts it, and puts it back when it ends", async (query) => {
   const world = await createWorld();
   cleanups.push(() => world.dispose());
-  const watch = agentRoutes({ ...world, degraded: () => [], replicas: () => 1 }).find(
-    ({ path }) => path === "/v1/watch",
-  );
+  const watch = agentRoutes({
+    ...world,
+    degraded: () => [],
+    replicas: () => 1,
+    propagation: new Propagation(world.clock),
+  }).find(({ path }) => path === "/v1/watch");
   const calls: string[] = [];
   const noIdleLimit = (): (() => void) => {
     calls.push("lifted");

@@ -60,9 +60,10 @@ test("a realm looks as the design shows it", () => {
     ...Array.from({ length: 41 }, (_, index) => agent(`host${String(index + 1).padStart(3, "0")}`)),
     agent("host042", { lag: 2, rejected: [{ service: "x", error: "services/x, line 9\n" }] }),
   ];
-  expect(formatReport(report(info, snapshot, agents, [entry("billing/host007", 2)], NOW))).toBe(
+  const measured = { ...info, appliedP99Ms: 21 };
+  expect(formatReport(report(measured, snapshot, agents, [entry("billing/host007", 2)], NOW))).toBe(
     `
-realm prod · revision 48213 · 3 Atlases · 41/42 hosts applied
+realm prod · revision 48213 · 3 Atlases · 41/42 hosts applied · p99 21 ms
 SERVICE    UP    OWNER   NOTE
 ads        0/0           no instances
 billing    3/4   money   host007 disabled by ann, 2 h
@@ -158,8 +159,8 @@ test("a host is noted when it is behind, gone, or refused something", () => {
     { host: "b", note: "not connected, 3 behind" },
     { host: "c", note: "has applied nothing yet" },
     { host: "d", note: "1 behind" },
-    { host: "e", note: "0 behind: HAProxy refused x (no), and 1 service more" },
-    { host: "f", note: "not connected, 0 behind" },
-    { host: "g", note: "0 behind: x: x1 is left out: it does not resolve" },
+    { host: "e", note: "HAProxy refused x (no), and 1 service more" },
+    { host: "f", note: "not connected" },
+    { host: "g", note: "x: x1 is left out: it does not resolve" },
   ]);
 });

@@ -37,6 +37,8 @@ export type Report = {
   readonly revision: number;
   readonly replicas: number;
   readonly degraded: readonly string[];
+  /** How long hosts take to apply a change, in ms; see `infoSchema`. */
+  readonly appliedP99Ms: number | undefined;
   readonly hosts: { readonly applied: number; readonly total: number };
   readonly services: readonly {
     readonly service: string;
@@ -68,6 +70,7 @@ export function report(
     revision: info.revision,
     replicas: info.replicas,
     degraded: info.degraded ?? [],
+    appliedP99Ms: info.appliedP99Ms,
     hosts: {
       applied: agents.filter((agent) => agent.lag === 0 && agent.rejected.length === 0).length,
       total: agents.length,
@@ -126,13 +129,14 @@ function disabledBy(id: string, audit: readonly AuditEntry[], now: number): stri
 
 function noteOnHost({ connected, appliedRevision, lag, rejected }: Agent): string | undefined {
   const [first] = rejected;
-  const behind = appliedRevision === null ? "has applied nothing yet" : `${lag ?? 0} behind`;
-  if (first !== undefined) {
-    const others = rejected.length === 1 ? "" : `, and ${plural(rejected.length - 1, "service")} more`;
-    return `${behind}: ${refusal(first)}${others}`;
-  }
-  if (!connected) return `not connected, ${behind}`;
-  return lag === 0 ? undefined : behind;
+  const where = [
+    ...(connected ? [] : ["not connected"]),
+    ...(appliedRevision === null ? ["has applied nothing yet"] : []),
+    ...(lag === null || lag === 0 ? [] : [`${lag} behind`]),
+  ].join(", ");
+  if (first === undefined) return where === "" ? undefined : where;
+  const others = rejected.length === 1 ? "" : `, and ${plural(rejected.length - 1, "service")} more`;
+  return `${where === "" ? "" : `${where}: `}${refusal(first)}${others}`;
 }
 
 /** One line: a definition that HAProxy refused, or an instance that is left out, which says so itself. */
@@ -142,12 +146,13 @@ function refusal({ service, instance, error }: Rejection): string {
 
 /** As people see it: figures, services, then hosts that need attention. */
 export function formatReport(found: Report): string {
-  const { realm, revision, replicas, hosts, services, troubled, degraded } = found;
+  const { realm, revision, replicas, hosts, services, troubled, degraded, appliedP99Ms } = found;
   const head = [
     `realm ${realm}`,
     `revision ${revision}`,
     plural(replicas, "Atlas", "Atlases"),
     hosts.total === 0 ? "no hosts" : `${hosts.applied}/${plural(hosts.total, "host")} applied`,
+    ...(appliedP99Ms === undefined ? [] : [`p99 ${appliedP99Ms} ms`]),
   ];
   const rows = services.map(({ service, usable, total, owner, notes }) => [
     service,

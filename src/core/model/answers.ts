@@ -15,6 +15,11 @@ export const infoSchema = positionSchema.extend({
   store: z.string(),
   replicas: z.int(),
   degraded: z.array(z.string()).optional(),
+  /**
+   * Of the last five minutes and the hosts that this replica hears: the 99th percentile of the time from a change's arrival at
+   * a host until its HAProxy was read back to run it, in ms. Absent when nothing changed.
+   */
+  appliedP99Ms: z.number().optional(),
 });
 export type Info = z.output<typeof infoSchema>;
 
