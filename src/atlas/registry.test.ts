@@ -2,6 +2,8 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { registrationFromPut } from "../core/model/instance.ts";
+import type { LiveChange } from "../core/registry/live-store.ts";
 import { errorCode, Fault } from "../core/lib/errors.ts";
 import { defaultDefinition } from "../core/model/service.ts";
 import type { Delta } from "../core/model/snapshot.ts";
@@ -87,6 +89,100 @@ describe("the registry", () => {
     expect(world.registry.ready()).toBe(true);
     expect(world.registry.degraded()).toEqual([]);
     expect(seen[0]?.services.put.identity?.owner).toBe("core");
+  });
+
+  test("a new generation ends the wait for a definition of the old one, which may be gone for good", async () => {
+    const world = await worldWithSlowMetadata();
+    const events: string[] = [];
+    world.registry.on((event) => events.push(event.kind === "delta" ? `delta ${event.delta.revision}` : event.kind));
+    world.away = true;
+    await defineBehindItsBack(world, "identity", "core");
+    await world.put("identity", "a");
+    await world.pass(1_000);
+    expect(world.registry.ready()).toBe(false);
+    await world.live.restore({ definitions: new Map(), settings: new Map(), instances: [], away: [] });
+    await settle();
+    expect(world.registry.ready()).toBe(true);
+    expect(world.registry.state()).toMatchObject({ generation: world.live.state().generation, services: new Map() });
+    expect(events).toEqual(["reset"]);
+    await world.pass(10_000);
+    expect(events).toEqual(["reset"]);
+  });
+
+  test("a new generation that cannot be read yet is waited for, and what follows keeps its place behind it", async () => {
+    const world = await worldWithSlowMetadata();
+    const events: string[] = [];
+    await world.operations.putService("identity", { ...defaultDefinition, owner: "core" }, ACTOR);
+    world.registry.on((event) => events.push(event.kind === "delta" ? `since ${event.delta.since}` : event.kind));
+    world.away = true;
+    const { definitions } = world.live.state();
+    await world.live.restore({ definitions, settings: new Map(), instances: [], away: [] });
+    const { revision } = world.live.state();
+    await world.put("identity", "a");
+    await world.pass(1_000);
+    expect([events, world.registry.ready()]).toEqual([[], false]);
+    world.away = false;
+    await world.pass(5_000);
+    expect([events, world.registry.ready()]).toEqual([["reset", `since ${revision}`], true]);
+    expect(world.registry.state().services.get("identity")?.owner).toBe("core");
+  });
+
+  test("an instance put by hand, of a service that nobody defined, is sent with the default definition while it is there", async () => {
+    const tell: ((change: LiveChange) => void)[] = [];
+    const world = await createWorld({
+      stores: ({ live, meta }) => {
+        live.onChange = (listener) => {
+          tell.push(listener);
+          return () => undefined;
+        };
+        return { live, meta };
+      },
+    });
+    worlds.push(world);
+    const seen = deltas(world);
+    let state = world.live.state();
+    const change = (
+      put: readonly string[],
+      gone: readonly string[],
+      definitions: ReadonlyMap<string, number> = state.definitions,
+    ): void => {
+      const made = put.map((name) => ({ ...registrationFromPut("hand", name, { port: 5000 }), enabled: true }));
+      const instances = new Map([...state.instances, ...made.map((instance) => [instance.id, instance] as const)]);
+      for (const name of gone) instances.delete(`hand/${name}`);
+      const since = state.revision;
+      const was = state.definitions;
+      state = { ...state, revision: since + 1, instances, definitions };
+      tell[0]?.({
+        kind: "change",
+        state,
+        since,
+        definitions: {
+          put: new Map([...definitions].filter(([service, version]) => was.get(service) !== version)),
+          delete: [...was.keys()].filter((service) => !definitions.has(service)),
+        },
+        instances: { put: made, delete: gone.map((name) => ({ id: `hand/${name}` })) },
+      });
+    };
+    const version = await world.meta.addDefinition("hand", {
+      definition: { ...defaultDefinition, owner: "core" },
+      published: undefined,
+    });
+    change(["x"], []);
+    change(["y"], []);
+    change([], [], new Map([["hand", version]]));
+    await settle();
+    change([], [], new Map());
+    change([], ["x"]);
+    change([], ["y"]);
+    expect(seen.map(({ services }) => [services.put.hand?.owner, services.delete])).toEqual([
+      ["", []],
+      [undefined, []],
+      ["core", []],
+      ["", []],
+      [undefined, []],
+      [undefined, ["hand"]],
+    ]);
+    expect(world.registry.snapshot().services).toEqual({});
   });
 
   test("a store whose definitions cannot be read is not opened, and not kept from anybody", async () => {

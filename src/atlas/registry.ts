@@ -4,12 +4,16 @@ import type { Clock } from "../core/lib/clock.ts";
 import { describeError } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Instance } from "../core/model/instance.ts";
+import { parseInstanceId } from "../core/model/names.ts";
 import type { Position } from "../core/model/position.ts";
-import type { Definition } from "../core/model/service.ts";
+import { type Definition, defaultDefinition } from "../core/model/service.ts";
 import type { Settings } from "../core/model/settings.ts";
 import type { Delta, Snapshot } from "../core/model/snapshot.ts";
 import type { LiveChange, LiveState, LiveStore } from "../core/registry/live-store.ts";
 import type { DefinitionVersion, MetaStore } from "../core/registry/meta-store.ts";
+
+/** A realm's definitions are read one by one when Atlas starts: so many at the same time. */
+const READS_AT_ONCE = 16;
 
 /** Everything at one position. Immutable. */
 export type RegistryState = Position & {
@@ -42,6 +46,8 @@ export class Registry {
   /** `SERVICE/VERSION` → its definition, for versions that count or are about to. */
   readonly #definitions = new Map<string, DefinitionVersion>();
   #backlog: LiveChange[] = [];
+  /** Ends the reading for changes that a reset made pointless. */
+  #superseded = new AbortController();
   #state: RegistryState | undefined;
   #snapshot: Snapshot | undefined;
   #trouble: string | undefined;
@@ -61,7 +67,7 @@ export class Registry {
       await this.#meta.open();
       this.#live.onChange((change) => this.#receive(change));
       const state = this.#live.state();
-      await this.#fetch(state.definitions);
+      await this.#fetch(state.definitions, this.#closing.signal);
       this.#state = this.#resolve(state, new Map());
     } catch (error) {
       await this.close();
@@ -149,13 +155,21 @@ export class Registry {
   }
 
   #receive(change: LiveChange): void {
+    // in another store the same number may be another definition
+    if (change.kind === "reset") this.#definitions.clear();
     // the usual case is in order and known: published within the same turn
     if (this.#backlog.length === 0 && this.#missing(change).size === 0) {
       this.#publish(change);
       return;
     }
-    this.#backlog.push(change);
-    if (this.#backlog.length > 1) return;
+    const isDraining = this.#backlog.length > 0;
+    if (change.kind === "reset") {
+      // nothing follows from what was, and its definitions may be gone for good
+      this.#backlog = [change];
+      this.#superseded.abort();
+      this.#superseded = new AbortController();
+    } else this.#backlog.push(change);
+    if (isDraining) return;
     void this.#drain().catch((error: unknown) => {
       if (!this.#closing.signal.aborted) this.#logger.error({ err: error }, "publishing changes stopped");
     });
@@ -163,7 +177,14 @@ export class Registry {
 
   async #drain(): Promise<void> {
     for (let change = this.#backlog[0]; change !== undefined; change = this.#backlog[0]) {
-      await this.#fetch(this.#missing(change));
+      const superseded = this.#superseded.signal;
+      try {
+        await this.#fetch(this.#missing(change), AbortSignal.any([superseded, this.#closing.signal]));
+      } catch (error) {
+        if (superseded.aborted && !this.#closing.signal.aborted) continue;
+        throw error;
+      }
+      if (superseded.aborted) continue;
       this.#publish(change);
       this.#backlog.shift();
     }
@@ -176,23 +197,29 @@ export class Registry {
   }
 
   /** Reads definitions until it has them all. Metadata that cannot be read is waited for, never replaced by defaults. */
-  async #fetch(wanted: ReadonlyMap<string, number>): Promise<void> {
-    for (const [service, version] of wanted) {
-      for (let attempt = 0; ; attempt += 1) {
-        try {
-          this.#definitions.set(`${service}/${version}`, await this.#meta.definition(service, version));
-          break;
-        } catch (error) {
-          // at start there is nothing to serve meanwhile
-          if (this.#state === undefined) throw error;
-          this.#trouble = `the definition of ${service} cannot be read: ${describeError(error)}`;
-          this.#logger.error({ err: error, service, version }, "definition cannot be read; trying again");
-          const wait = fullJitter(attempt, { baseMs: 100, capMs: 5_000 });
-          await this.#clock.sleep(wait, this.#closing.signal);
-        }
+  async #fetch(wanted: ReadonlyMap<string, number>, signal: AbortSignal): Promise<void> {
+    const left = [...wanted].values();
+    const reading = Array.from({ length: READS_AT_ONCE }, async () => {
+      for (const [service, version] of left) await this.#fetchOne(service, version, signal);
+    });
+    await Promise.all(reading);
+    this.#trouble = undefined;
+  }
+
+  async #fetchOne(service: string, version: number, signal: AbortSignal): Promise<void> {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        this.#definitions.set(`${service}/${version}`, await this.#meta.definition(service, version));
+        return;
+      } catch (error) {
+        // at start there is nothing to serve meanwhile
+        if (this.#state === undefined) throw error;
+        this.#trouble = `the definition of ${service} cannot be read: ${describeError(error)}`;
+        this.#logger.error({ err: error, service, version }, "definition cannot be read; trying again");
+        const wait = fullJitter(attempt, { baseMs: 100, capMs: 5_000 });
+        await this.#clock.sleep(wait, signal);
       }
     }
-    this.#trouble = undefined;
   }
 
   #publish(change: LiveChange): void {
@@ -201,16 +228,19 @@ export class Registry {
       return;
     }
     const before = this.#state?.services ?? new Map<string, Definition>();
-    const same = change.kind === "change" && change.definitions.put.size + change.definitions.delete.length === 0;
-    this.#state = same ? { ...this.#position(change.state), services: before } : this.#resolve(change.state, before);
     if (change.kind === "reset") {
+      this.#state = this.#resolve(change.state, before);
       this.#emit({ kind: "reset" });
       return;
     }
+    const touched = touchedServices(change);
+    this.#state =
+      touched.size === 0 ? { ...this.#position(change.state), services: before } : this.#resolve(change.state, before);
     const { generation, revision, services } = this.#state;
-    const put = [...change.definitions.put.keys()].flatMap((service) => {
+    const put = [...touched].flatMap((service) => {
       const definition = services.get(service);
-      return definition === undefined ? [] : [[service, definition] as const];
+      const isNews = change.definitions.put.has(service) || definition !== before.get(service);
+      return definition === undefined || !isNews ? [] : [[service, definition] as const];
     });
     this.#emit({
       kind: "delta",
@@ -218,7 +248,10 @@ export class Registry {
         generation,
         revision,
         since: change.since,
-        services: { put: Object.fromEntries(put), delete: change.definitions.delete },
+        services: {
+          put: Object.fromEntries(put),
+          delete: [...touched].filter((service) => before.has(service) && !services.has(service)),
+        },
         instances: change.instances,
       },
     });
@@ -236,6 +269,10 @@ export class Registry {
       if (known === undefined) throw new Error(`version ${version} of ${service} was not read`);
       services.set(service, known.definition);
     }
+    // an instance put by hand may be of a service that nobody defined
+    for (const { service } of live.instances.values()) {
+      if (!services.has(service)) services.set(service, defaultDefinition);
+    }
     for (const key of this.#definitions.keys()) {
       const [service = "", version] = key.split("/");
       const counts = live.definitions.get(service);
@@ -249,4 +286,17 @@ export class Registry {
   #position({ generation, revision, instances, removed }: LiveState): Omit<RegistryState, "services"> {
     return { generation, revision, instances, removed };
   }
+}
+
+/** Services whose definition a change may change: named by it, or without one and with an instance that came or went. */
+function touchedServices({
+  definitions,
+  instances,
+  state,
+}: Extract<LiveChange, { kind: "change" }>): ReadonlySet<string> {
+  const undefinedOnes = [
+    ...instances.put.map(({ service }) => service),
+    ...instances.delete.map(({ id }) => parseInstanceId(id).service),
+  ].filter((service) => !state.definitions.has(service));
+  return new Set([...definitions.put.keys(), ...definitions.delete, ...undefinedOnes]);
 }
