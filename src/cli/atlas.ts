@@ -24,37 +24,62 @@ export const atlas = defineCommand({
   examples: [
     "smartstack atlas",
     "smartstack atlas --listen 127.0.0.1:7400 --data-dir ./atlas-data",
-    "smartstack atlas --listen 10.0.0.1:7400 --realm prod --insecure",
+    "smartstack atlas --listen 10.0.0.1:7400 --token-file tokens --tls-cert a.pem --tls-key a.key",
   ],
   options: {
     listen: option(hostPort, "address of the HTTP API; port 0 takes a free one", { host: "127.0.0.1", port: 7400 }),
     realm: shared.realm,
     store: option(store, "where the registry lies: embedded is one SQLite file in --data-dir", "embedded"),
     dataDir: option(path("DIR"), "directory of the embedded store; made when missing", defaultStateDirectory()),
-    insecure: option(toggle, "let --listen go beyond loopback, although anybody who reaches the port may write", false),
+    tokenFile: option(
+      path(),
+      "tokens that may be shown, a line each: ROLE NAME SHA256HEX [HOST]; smartstack token makes it",
+    ),
+    peerTokenFile: option(
+      path(),
+      "what replicas of Atlas show each other: a line with one plain token, the same for all",
+    ),
+    tlsCert: option(path(), "certificate of this Atlas and what leads to its authority, PEM"),
+    tlsKey: option(path(), "key of that certificate, PEM"),
+    tlsCa: option(path(), "certificate authority of the other replicas, PEM"),
+    insecure: option(
+      toggle,
+      "let --listen go beyond loopback without tokens: anybody who reaches the port may write",
+      false,
+    ),
     logLevel: shared.logLevel,
     logFormat: shared.logFormat,
   },
   async run({ values, sources }) {
     const { listen, realm, dataDir } = values;
-    if (!isLoopback(listen.host) && !values.insecure) {
+    const { secretFiles } = await import("./secrets.ts");
+    const secrets = secretFiles(values, sources);
+    const isOpen = !isLoopback(listen.host);
+    if (isOpen && secrets.tokens === undefined && !values.insecure) {
       throw new ConfigError([
         {
           key: "listen",
           source: formatSource(sources.listen),
-          message: `${formatAddress(listen)} is open to other machines, and this Atlas checks nobody's right to write; say --insecure if the network is yours alone, or listen on 127.0.0.1`,
+          message: `${formatAddress(listen)} is open to other machines, and without tokens anybody there may write; give --token-file (and --tls-cert with --tls-key, so that nobody reads the tokens on their way), listen on 127.0.0.1, or say --insecure if the network is yours alone`,
         },
       ]);
     }
     const { startAtlas } = await import("../atlas/atlas.ts");
     const { createLogger } = await import("../core/lib/logger.ts");
     const logger = createLogger({ name: "atlas", level: values.logLevel, format: values.logFormat });
-    const fault = await runProgram(async () => {
-      const running = await startAtlas({ listen, realm, dataDir }, { logger });
-      const { url } = running;
-      logger.info({ url, realm, dataDir }, `Atlas is ready at ${url}, realm ${realm}, data in ${dataDir}`);
-      return running;
-    });
+    if (isOpen && secrets.tokens === undefined) logger.warn("no tokens: anybody who reaches this port may write");
+    else if (isOpen && secrets.certificate === undefined) {
+      logger.warn("no TLS: whoever sees the network's traffic can read the tokens; give --tls-cert and --tls-key");
+    }
+    const fault = await runProgram(
+      async () => {
+        const running = await startAtlas({ listen, realm, dataDir, secrets }, { logger });
+        const { url } = running;
+        logger.info({ url, realm, dataDir }, `Atlas is ready at ${url}, realm ${realm}, data in ${dataDir}`);
+        return running;
+      },
+      { onHangup: (running) => running.reload() },
+    );
     if (fault !== undefined) throw fault;
     logger.info("Atlas has stopped");
     return EXIT.done;

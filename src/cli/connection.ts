@@ -1,5 +1,7 @@
 // How every command that talks to Atlas finds it: addresses, token, certificate authority.
-import { type AtlasClient, createAtlasClient } from "../core/api/atlas-client.ts";
+import { type AtlasClient, type AtlasClientOptions, createAtlasClient } from "../core/api/atlas-client.ts";
+import { X509Certificate } from "node:crypto";
+import { describeError } from "../core/lib/errors.ts";
 import { ConfigError, formatSource, readText, type Source } from "./config.ts";
 import { shared } from "./options.ts";
 
@@ -24,7 +26,26 @@ export function atlasAccess({ values, sources }: Connection): {
   return {
     urls: values.atlas,
     token: values.tokenFile === undefined ? undefined : readToken(values.tokenFile, formatSource(sources.tokenFile)),
-    tlsCa: values.tlsCa === undefined ? undefined : readText(values.tlsCa, "tlsCa", formatSource(sources.tlsCa)),
+    tlsCa: values.tlsCa === undefined ? undefined : readCa(values.tlsCa, formatSource(sources.tlsCa)),
+  };
+}
+
+/** The same for a program that goes on when the files change. */
+export type LiveAccess = Required<AtlasClientOptions> & {
+  /** Reads the files again. @throws ConfigError when one of them is not usable; then both stay what they were */
+  reload(): void;
+};
+
+/** @throws ConfigError when a file is not usable */
+export function liveAccess(connection: Connection): LiveAccess {
+  let current = atlasAccess(connection);
+  return {
+    urls: current.urls,
+    token: () => current.token,
+    tlsCa: () => current.tlsCa,
+    reload() {
+      current = atlasAccess(connection);
+    },
   };
 }
 
@@ -78,4 +99,24 @@ function readToken(path: string, source: string): string {
   if (/^[\x21-\x7e]+$/.test(token)) return token;
   const message = token === "" ? "is empty" : "holds more than one plain token";
   throw new ConfigError([{ key: "token-file", source, message: `${path} ${message}` }]);
+}
+
+/**
+ * The certificate authority that a program trusts, as PEM. Checked here: fetch would call a broken one a mistyped URL.
+ * @throws ConfigError
+ */
+export function readCa(path: string, source: string): string {
+  const text = readText(path, "tlsCa", source);
+  const refuse = (message: string): ConfigError =>
+    new ConfigError([{ key: "tls-ca", source, message: `${path} ${message}` }]);
+  const blocks = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+  if (blocks.length === 0) throw refuse("holds no certificate in PEM");
+  for (const block of blocks) {
+    try {
+      void new X509Certificate(block);
+    } catch (error) {
+      throw refuse(`holds a certificate that is broken: ${describeError(error)}`);
+    }
+  }
+  return text;
 }

@@ -1,6 +1,7 @@
 import type { Address } from "../core/lib/address.ts";
 import { defineCommand } from "./command.ts";
-import { atlasAccess, atlasOptions } from "./connection.ts";
+import { describeError } from "../core/lib/errors.ts";
+import { atlasOptions, liveAccess } from "./connection.ts";
 import { EXIT } from "./exit-codes.ts";
 import { runProgram } from "./lifecycle.ts";
 import { label } from "../core/model/names.ts";
@@ -46,34 +47,49 @@ export const sidecar = defineCommand({
     logFormat: shared.logFormat,
   },
   async run({ values, sources }) {
-    const atlas = atlasAccess({ values, sources });
+    const atlas = liveAccess({ values, sources });
     const { startSidecar } = await import("../sidecar/sidecar.ts");
     const { createLogger } = await import("../core/lib/logger.ts");
     const logger = createLogger({ name: "sidecar", level: values.logLevel, format: values.logFormat });
     const { realm, address, bind, admin, stateDir, haproxy } = values;
-    const fault = await runProgram(async () => {
-      const running = await startSidecar(
-        {
-          atlas,
-          realm,
-          host: values.host,
-          address,
-          zone: values.zone,
-          bind,
-          admin,
-          stateDir,
-          haproxy,
-          haproxyOnStop: values.stopHaproxy ? "end" : "keep",
+    const fault = await runProgram(
+      async () => {
+        const running = await startSidecar(
+          {
+            atlas,
+            realm,
+            host: values.host,
+            address,
+            zone: values.zone,
+            bind,
+            admin,
+            stateDir,
+            haproxy,
+            haproxyOnStop: values.stopHaproxy ? "end" : "keep",
+          },
+          { logger },
+        );
+        const { router, host } = running.info;
+        logger.info(
+          { router, admin: running.admin, socket: running.socket, host, realm, stateDir },
+          `the sidecar of ${host} is ready: requests at ${router}, admin at ${running.admin}, realm ${realm}`,
+        );
+        return running;
+      },
+      {
+        onHangup(running) {
+          try {
+            atlas.reload();
+            logger.info("token and certificate authority: read again");
+          } catch (error) {
+            logger.error(
+              `token and certificate authority: not usable, what was read before stays: ${describeError(error)}`,
+            );
+          }
+          running.retry();
         },
-        { logger },
-      );
-      const { router, host } = running.info;
-      logger.info(
-        { router, admin: running.admin, socket: running.socket, host, realm, stateDir },
-        `the sidecar of ${host} is ready: requests at ${router}, admin at ${running.admin}, realm ${realm}`,
-      );
-      return running;
-    });
+      },
+    );
     if (fault !== undefined) throw fault;
     logger.info(
       values.stopHaproxy ? "the sidecar and HAProxy have stopped" : "the sidecar has stopped, HAProxy serves on",

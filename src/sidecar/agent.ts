@@ -67,6 +67,8 @@ export interface Agent {
   /** The registry as this host believes it, held instances included. */
   snapshot(): Snapshot;
   why(service: string): Promise<Why>;
+  /** Asks Atlas again at once, where that was to wait. */
+  retry(): void;
   /** Ends everything but HAProxy. */
   stop(): Promise<void>;
 }
@@ -287,6 +289,10 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
         problem: (id) => locals.problem(id),
         now: clock.now(),
       });
+    },
+    retry() {
+      // once it follows again, whatever waits for Atlas goes with it
+      watch?.retry();
     },
     async stop() {
       await stop();

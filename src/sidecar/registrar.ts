@@ -1,7 +1,7 @@
 // Bringing local instances to Atlas, and keeping them there: each instance has its own line of work, one step at a time,
 // repeated until Atlas has it. What the steps are is decided in local-instance.ts.
 import { z } from "zod";
-import { type AtlasClient, AtlasProblem } from "../core/api/atlas-client.ts";
+import { type AtlasClient, AtlasProblem, isRefusedAccess } from "../core/api/atlas-client.ts";
 import { fullJitter } from "../core/lib/backoff.ts";
 import type { Clock } from "../core/lib/clock.ts";
 import { describeError } from "../core/lib/errors.ts";
@@ -14,6 +14,8 @@ import { type Position, positionSchema } from "../core/model/position.ts";
 import type { LocalInstance, Step } from "./local-instance.ts";
 
 const RETRY = { baseMs: 200, capMs: 5_000 };
+/** The same where Atlas does not take this host's token: a person has to do something first. */
+const REFUSED = { baseMs: 15_000, capMs: 15_000 };
 /** Between two looks at how far a change has come, in ms. */
 const POLL_MS = 50;
 /** For an answer of Atlas, in ms, beyond what Atlas was asked to wait. */
@@ -169,7 +171,7 @@ export function createRegistrar(options: RegistrarOptions): Registrar {
         return;
       } catch (error) {
         logger.debug({ id }, `Atlas was not told: ${describeError(error)}`);
-        await pause(fullJitter(failures, { ...RETRY, random }));
+        await pause(fullJitter(failures, { ...(isRefusedAccess(error) ? REFUSED : RETRY), random }));
       }
     }
   };

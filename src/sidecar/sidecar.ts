@@ -52,6 +52,8 @@ export type SidecarDependencies = {
 export type RunningSidecar = Running & {
   /** Who this host is, now. */
   readonly info: SidecarInfo;
+  /** Atlas may take now what it refused: asks again at once, where that was to wait. */
+  retry(): void;
   /** The admin port as a URL, and the socket as a path. */
   readonly admin: string;
   readonly socket: string;
@@ -160,6 +162,7 @@ export async function startSidecar(
       },
       admin: admin.at,
       socket: socket.at,
+      retry: () => agent.retry(),
       ended,
       stop: () => finish(undefined),
     };
