@@ -42,8 +42,6 @@ type Segment = { readonly path: string; bytes: number; waiting: number; lines: s
 const BATCH = 25;
 const SYNC_AFTER_MS = 1_000;
 const RETRY = { baseMs: 100, capMs: 2_000 };
-/** An active file whose lines are all stored is emptied only from this size on. */
-const TRUNCATE_BYTES = 65_536;
 /** How long `close` waits for what is still on its way, in ms. */
 const CLOSE_MS = 1_000;
 
@@ -274,7 +272,7 @@ export class AuditSpool {
       if (!active) {
         rmSync(head.path, { force: true });
         this.#segments.shift();
-      } else if (head.bytes >= TRUNCATE_BYTES) {
+      } else {
         ftruncateSync(this.#file ?? -1, 0);
         head.bytes = 0;
       }

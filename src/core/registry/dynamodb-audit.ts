@@ -1,5 +1,5 @@
 // The audit trail in DynamoDB: one partition a month, the newest at its end. Entries expire, so that it does not grow for ever.
-import { BatchWriteItemCommand, QueryCommand, type WriteRequest } from "@aws-sdk/client-dynamodb";
+import { BatchWriteItemCommand, type WriteRequest } from "@aws-sdk/client-dynamodb";
 import { z } from "zod";
 import { fullJitter } from "../lib/backoff.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -8,6 +8,7 @@ import { parseJson } from "../lib/json.ts";
 import type { Logger } from "../lib/logger.ts";
 import type { DynamoDb } from "./dynamodb-client.ts";
 import { auditMonthKey, type Item, monthOf, text } from "./dynamodb-items.ts";
+import { query } from "./dynamodb-query.ts";
 import type { AuditEntry } from "./meta-store.ts";
 import { parseMeta } from "./meta-text.ts";
 
@@ -77,26 +78,8 @@ export class DynamoDbAudit {
   async newest(limit: number): Promise<readonly AuditEntry[]> {
     const found: AuditEntry[] = [];
     for (const month of this.#months()) {
-      let from: Item | undefined;
-      do {
-        const start = from;
-        const { Items = [], LastEvaluatedKey } = await this.#db.call((client, send) =>
-          client.send(
-            new QueryCommand({
-              TableName: this.#db.table,
-              KeyConditionExpression: "pk = :month",
-              ExpressionAttributeValues: { ":month": { S: auditMonthKey(month) } },
-              ScanIndexForward: false,
-              ConsistentRead: true,
-              Limit: limit - found.length,
-              ...(start === undefined ? {} : { ExclusiveStartKey: start }),
-            }),
-            send,
-          ),
-        );
-        found.push(...Items.map((item) => auditEntry(text(item, "entry"))));
-        from = LastEvaluatedKey;
-      } while (from !== undefined && found.length < limit);
+      const items = await query(this.#db, auditMonthKey(month), { newest: limit - found.length });
+      found.push(...items.map((item) => auditEntry(text(item, "entry"))));
       if (found.length >= limit) break;
     }
     return found;

@@ -1,17 +1,13 @@
 // Reserved ports in DynamoDB. A reservation is two items, one by port and one by service, written in one transaction on the
 // condition that neither is there: whatever races with whatever, a port has one service and a service one port.
-import {
-  GetItemCommand,
-  QueryCommand,
-  TransactWriteItemsCommand,
-  type TransactWriteItem,
-} from "@aws-sdk/client-dynamodb";
+import { GetItemCommand, TransactWriteItemsCommand, type TransactWriteItem } from "@aws-sdk/client-dynamodb";
 import { fullJitter } from "../lib/backoff.ts";
 import type { Clock } from "../lib/clock.ts";
 import { Fault } from "../lib/errors.ts";
 import { serial } from "../lib/serial.ts";
 import { type DynamoDb, isTransactionRefused } from "./dynamodb-client.ts";
-import { type Item, number, PORT_PREFIX, portKey, portOfServiceKey, PORTS_KEY, text } from "./dynamodb-items.ts";
+import { number, PORT_PREFIX, portKey, portOfServiceKey, PORTS_KEY, text } from "./dynamodb-items.ts";
+import { query } from "./dynamodb-query.ts";
 import type { PortReservation } from "./meta-store.ts";
 import { lowestFreePort } from "./ports.ts";
 
@@ -44,26 +40,8 @@ export class DynamoDbPorts {
 
   /** By port. */
   async all(): Promise<readonly PortReservation[]> {
-    const found: PortReservation[] = [];
-    let from: Item | undefined;
-    do {
-      const start = from;
-      const { Items = [], LastEvaluatedKey } = await this.#db.call((client, send) =>
-        client.send(
-          new QueryCommand({
-            TableName: this.#db.table,
-            KeyConditionExpression: "pk = :ports AND begins_with(sk, :port)",
-            ExpressionAttributeValues: { ":ports": { S: PORTS_KEY }, ":port": { S: PORT_PREFIX } },
-            ConsistentRead: true,
-            ...(start === undefined ? {} : { ExclusiveStartKey: start }),
-          }),
-          send,
-        ),
-      );
-      found.push(...Items.map((item) => ({ service: text(item, "service"), port: number(item, "port") })));
-      from = LastEvaluatedKey;
-    } while (from !== undefined);
-    return found;
+    const items = await query(this.#db, PORTS_KEY, { prefix: PORT_PREFIX });
+    return items.map((item) => ({ service: text(item, "service"), port: number(item, "port") }));
   }
 
   /** False when there was none. */

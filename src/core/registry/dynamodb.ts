@@ -1,7 +1,7 @@
 // The slow half of the cluster store: immutable versions, ports and the audit trail in one DynamoDB table of the realm.
 // How it is laid out is in dynamodb-items.ts; why, in docs/storage.md.
 import { join } from "node:path";
-import { GetItemCommand, PutItemCommand, QueryCommand } from "@aws-sdk/client-dynamodb";
+import { GetItemCommand, PutItemCommand } from "@aws-sdk/client-dynamodb";
 import { fullJitter } from "../lib/backoff.ts";
 import { type Clock, systemClock } from "../lib/clock.ts";
 import { Fault } from "../lib/errors.ts";
@@ -13,6 +13,7 @@ import { auditLine, DynamoDbAudit } from "./dynamodb-audit.ts";
 import { DynamoDb, type DynamoDbOptions, isConditionFailed } from "./dynamodb-client.ts";
 import { checkSize, type Item, text, type Versioned, versionKey, versionOf, versionsKey } from "./dynamodb-items.ts";
 import { DynamoDbPorts } from "./dynamodb-ports.ts";
+import { query } from "./dynamodb-query.ts";
 import { openTable } from "./dynamodb-table.ts";
 import type { AuditBacklog, AuditEntry, DefinitionVersion, MetaStore, PortReservation } from "./meta-store.ts";
 import { missingMeta, parseMeta } from "./meta-text.ts";
@@ -118,7 +119,7 @@ export class DynamoDbMeta implements MetaStore {
     service: string,
     limit: number,
   ): Promise<readonly (Settings & { readonly at: string; readonly who: string })[]> {
-    const items = await this.#newest("settings", service, limit);
+    const items = await query(this.#db, versionsKey("settings", service), { newest: limit });
     return items.map((item) =>
       Object.assign(settingsOf(service, item), { at: text(item, "at"), who: text(item, "who") }),
     );
@@ -207,7 +208,7 @@ export class DynamoDbMeta implements MetaStore {
     const writer = crypto.randomUUID();
     const attributes = Object.fromEntries([...texts, ["writer", writer] as const].map(([name, S]) => [name, { S }]));
     for (let round = 0; round < ROUNDS; round += 1) {
-      const [newest] = await this.#newest(kind, service, 1);
+      const [newest] = await query(this.#db, versionsKey(kind, service), { newest: 1 });
       if (newest?.writer?.S === writer) return versionOf(newest);
       const version = (newest === undefined ? 0 : versionOf(newest)) + 1;
       if (await this.#putVersion({ ...versionKey(kind, service, version), ...attributes })) return version;
@@ -245,31 +246,6 @@ export class DynamoDbMeta implements MetaStore {
     );
     if (Item === undefined) throw missingMeta(`version ${version} of the ${kind} of ${service}`);
     return Item;
-  }
-
-  async #newest(kind: Versioned, service: string, limit: number): Promise<readonly Item[]> {
-    const found: Item[] = [];
-    let from: Item | undefined;
-    do {
-      const start = from;
-      const { Items = [], LastEvaluatedKey } = await this.#db.call((client, send) =>
-        client.send(
-          new QueryCommand({
-            TableName: this.#db.table,
-            KeyConditionExpression: "pk = :versions",
-            ExpressionAttributeValues: { ":versions": { S: versionsKey(kind, service) } },
-            ScanIndexForward: false,
-            ConsistentRead: true,
-            Limit: limit - found.length,
-            ...(start === undefined ? {} : { ExclusiveStartKey: start }),
-          }),
-          send,
-        ),
-      );
-      found.push(...Items);
-      from = LastEvaluatedKey;
-    } while (from !== undefined && found.length < limit);
-    return found;
   }
 }
 
