@@ -6,23 +6,13 @@ import { definitionSchema } from "../core/model/service.ts";
 import { applyDelta, deltaSchema, type Snapshot, snapshotSchema } from "../core/model/snapshot.ts";
 import type { Position } from "../core/model/position.ts";
 import { ACTOR, collect, createWorld, settle, type World } from "./fixture.ts";
+import { randomOf } from "./random.fixture.ts";
 import { filterSnapshot } from "./watch-filter.ts";
 import { WatchHub } from "./watch-hub.ts";
 import type { Watcher } from "./watcher.ts";
 
 const SERVICES = ["a", "b", "c"];
 const STEPS = 1_500;
-
-/** Source: mulberry32, Tommy Ettinger. A seed, so that a failure can be had again. */
-function randomOf(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return (((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296) * below;
-  };
-}
 
 type Reader = {
   readonly services: ReadonlySet<string> | undefined;
