@@ -17,7 +17,8 @@ export type Token = {
   readonly host?: string;
 };
 
-export type TokenProblem = { readonly line: number; readonly message: string };
+/** `empty`: the file as a whole, which holds no token. */
+export type TokenProblem = { readonly line: number; readonly message: string; readonly empty?: true };
 
 /** What stands in the audit trail where no token does. */
 const TAKEN_NAMES = ["atlas", "anonymous"];

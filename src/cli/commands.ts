@@ -23,6 +23,7 @@ import { watch } from "./watch.ts";
 import { why } from "./why.ts";
 import { serve } from "./serve.ts";
 import { test } from "./test.ts";
+import { createToken, listTokens, revokeToken } from "./token.ts";
 
 /** Commands under one heading of `smartstack --help`. */
 export type CommandGroup = { readonly heading: string; readonly commands: readonly Command[] };
@@ -51,6 +52,9 @@ export const commandGroups: readonly CommandGroup[] = [
       ports,
       reservePort,
       releasePort,
+      createToken,
+      listTokens,
+      revokeToken,
       exportRealm,
       importRealm,
     ],

@@ -201,7 +201,8 @@ export const urls: Kind<readonly string[]> = {
 export const host: Kind<string> = {
   placeholder: "NAME",
   example: "host001",
-  schema: scalarText.pipe(hostName),
+  // DNS knows no case, and names in the registry are compared as they are
+  schema: scalarText.pipe(hostName).transform((name) => name.toLowerCase()),
 };
 export const realm: Kind<string> = { placeholder: "REALM", example: "local", schema: realmName };
 
@@ -212,7 +213,7 @@ export function defaultStateDirectory(): string {
 
 /** This machine's name, as instances and leases carry it. */
 export function defaultHost(): string {
-  return hostname();
+  return hostname().toLowerCase();
 }
 
 /** Options that several commands share: one text, one default. */

@@ -4,6 +4,8 @@ import { dirname } from "node:path";
 /** @default mode 0o644 */
 export type AtomicFileOptions = {
   readonly mode?: number;
+  /** Whose it will be. @default this process's */
+  readonly owner?: { readonly uid: number; readonly gid: number };
   /** Also survive a power cut, not only a crash of the process. Costs two fsyncs. @default true */
   readonly durable?: boolean;
 };
@@ -21,12 +23,17 @@ export async function writeFileAtomic(
   content: string | Uint8Array | AsyncIterable<Uint8Array>,
   options: AtomicFileOptions = {},
 ): Promise<void> {
-  const { mode = 0o644, durable = true } = options;
+  const { mode = 0o644, owner, durable = true } = options;
   sequence += 1;
   const temporary = `${path}.${process.pid}.${sequence}.tmp`;
   try {
     const file = await open(temporary, "w", mode);
     try {
+      if (owner !== undefined) {
+        await file.chown(owner.uid, owner.gid);
+        // a umask may have taken something of the mode that was asked for
+        await file.chmod(mode);
+      }
       await file.writeFile(content);
       if (durable) await file.sync();
     } finally {
