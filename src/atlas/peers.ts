@@ -63,6 +63,8 @@ type Peer = {
   /** `undefined`: it answers. Else when it began not to, or we began to ask. */
   silentSince: number | undefined;
   heardAt: number;
+  /** Why it does not answer, once that is known. */
+  failure: string | undefined;
   waits: OpenWaits;
   holds: boolean;
 };
@@ -136,9 +138,10 @@ export class Peers implements Elsewhere {
     const now = this.#clock.now();
     return [...this.#peers.values()]
       .filter(({ silentSince }) => silentSince !== undefined && now - silentSince >= SILENCE_MS)
-      .map(
-        ({ replica, url }) => `the replica ${replica} at ${url} does not answer; what its agents applied is unknown`,
-      );
+      .map(({ replica, url, failure }) => {
+        const why = failure === undefined ? "" : ` (${failure})`;
+        return `the replica ${replica} at ${url} does not answer${why}; what its agents applied is unknown`;
+      });
   }
 
   async stop(): Promise<void> {
@@ -163,6 +166,7 @@ export class Peers implements Elsewhere {
         ending: new AbortController(),
         silentSince: this.#clock.now(),
         heardAt: this.#clock.now(),
+        failure: undefined,
         waits: NO_WAITS,
         holds: false,
       };
@@ -179,6 +183,7 @@ export class Peers implements Elsewhere {
         failures = 0;
       }).catch((error: unknown) => (error instanceof Fault ? error.message : describeFailure(error)));
       if (ending.signal.aborted) return;
+      peer.failure = failure;
       if (peer.silentSince === undefined) {
         this.#logger.warn({ replica, url }, `the replica ${replica} does not answer: ${failure}`);
         peer.silentSince = peer.heardAt;

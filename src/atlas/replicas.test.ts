@@ -154,7 +154,9 @@ describe("a wait at one replica", () => {
       "not_applied",
       { applied: 1, total: 2, pending: [], unreachable: ["there"] },
     ]);
-    expect(a.peers.degraded()).toEqual(["the replica b at b does not answer; what its agents applied is unknown"]);
+    expect(a.peers.degraded()).toEqual([
+      "the replica b at b does not answer (b said nothing for 3 s); what its agents applied is unknown",
+    ]);
     b.wake();
     await fleet.pass(2_000);
     expect(a.peers.degraded()).toEqual([]);
