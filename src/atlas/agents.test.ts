@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { errorCode } from "../core/lib/errors.ts";
-import type { Stores } from "../core/registry/sqlite.ts";
+import type { Stores } from "../core/registry/stores.ts";
 import { ACTOR, createWorld, settle, type World } from "./fixture.ts";
 
 let world: World;

@@ -152,7 +152,7 @@ describe("health", () => {
 
 describe("starting and stopping", () => {
   const start = (dataDir: string, port = 0) =>
-    startAtlas({ listen: { host: "127.0.0.1", port }, realm: "local", dataDir });
+    startAtlas({ listen: { host: "127.0.0.1", port }, realm: "local", store: { kind: "embedded", dataDir } });
   const refusal = async (starting: Promise<RunningAtlas>): Promise<string | undefined> => {
     try {
       await (await starting).stop();

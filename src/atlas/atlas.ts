@@ -5,8 +5,6 @@ import { type Clock, systemClock } from "../core/lib/clock.ts";
 import { describeError, type Fault } from "../core/lib/errors.ts";
 import { type Logger, silentLogger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
-import { createSqliteStores } from "../core/registry/sqlite.ts";
-import { SqliteLive } from "../core/registry/sqlite-live.ts";
 import { Access } from "./access.ts";
 import { Agents } from "./agents.ts";
 import { Leases } from "./leases.ts";
@@ -34,6 +32,7 @@ import { peerRoutes } from "./routes-peers.ts";
 import { registryRoutes } from "./routes-registry.ts";
 import { type SecretFiles, Secrets } from "./secrets.ts";
 import { serve, type Server } from "./server.ts";
+import { createStores, type StoreConfig } from "./stores.ts";
 import { Waits } from "./waits.ts";
 import { WatchHub } from "./watch-hub.ts";
 
@@ -41,8 +40,8 @@ export type AtlasConfig = {
   /** Port 0 asks the system for a free one. */
   readonly listen: Address;
   readonly realm: string;
-  /** Where the embedded store lies; made when missing. */
-  readonly dataDir: string;
+  /** Where the registry lies. */
+  readonly store: StoreConfig;
   /** Tokens, certificates and how they are read again. @default none: everybody may do everything */
   readonly secrets?: SecretFiles;
   /** Where the other replicas reach this one. @default where it listens */
@@ -61,14 +60,14 @@ export type RunningAtlas = Running & {
 
 /**
  * Starts Atlas. When the promise resolves it answers; when it rejects nothing of it is left.
- * @throws Fault `store_*` of the data directory, `address_in_use` or `address_refused` of the socket
+ * @throws Fault `store_*` and `unavailable` of the store, `address_in_use` or `address_refused` of the socket
  */
 export async function startAtlas(config: AtlasConfig, dependencies: AtlasDependencies = {}): Promise<RunningAtlas> {
   const { clock = systemClock, logger = silentLogger } = dependencies;
   const secrets = new Secrets(config.secrets);
   const access = new Access(secrets);
   const limits = new Limits();
-  const { live, meta } = createSqliteStores({ directory: config.dataDir, realm: config.realm, clock });
+  const { live, meta } = await createStores(config.store, { realm: config.realm, clock, logger });
   const registry = new Registry({ realm: config.realm, live, meta, clock, logger });
   await registry.open();
   const audit = new AuditTrail({ meta, clock, logger });
@@ -89,7 +88,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const agents = new Agents({ live, registry, clock, logger, elsewhere: peers, expire });
   const waits = new Waits(agents, clock);
   const feed = new PeerFeed({ replica: live.replica, agents, waits, clock });
-  const catchUp = new CatchUp({ registry, clock, logger, mayLag: !(live instanceof SqliteLive) });
+  const catchUp = new CatchUp({ registry, clock, logger, mayLag: config.store.kind === "cluster" });
   const metrics = createAtlasMetrics();
   const hub = new WatchHub({
     registry,
@@ -122,6 +121,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     feed,
     catchUp,
     propagation: new Propagation(clock),
+    store: config.store.kind,
     replicas: () => Math.max(1, live.replicas().size),
     clock,
     degraded,

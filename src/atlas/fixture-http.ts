@@ -18,7 +18,11 @@ let count = 0;
 export function useAtlas(): void {
   beforeAll(async () => {
     directory = await mkdtemp(join(tmpdir(), "smartstack-atlas-"));
-    atlas = await startAtlas({ listen: { host: "127.0.0.1", port: 0 }, realm: "local", dataDir: directory });
+    atlas = await startAtlas({
+      listen: { host: "127.0.0.1", port: 0 },
+      realm: "local",
+      store: { kind: "embedded", dataDir: directory },
+    });
   });
   afterAll(async () => {
     await atlas.stop();

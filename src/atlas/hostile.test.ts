@@ -15,7 +15,11 @@ const errors: unknown[] = [];
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "smartstack-atlas-"));
   const logger: Logger = Object.assign(Object.create(silentLogger), { error: (what: unknown) => errors.push(what) });
-  const config = { listen: { host: "127.0.0.1", port: 0 }, realm: "local", dataDir: directory };
+  const config = {
+    listen: { host: "127.0.0.1", port: 0 },
+    realm: "local",
+    store: { kind: "embedded" as const, dataDir: directory },
+  };
   atlas = await startAtlas(config, { logger });
 });
 afterAll(async () => {

@@ -22,7 +22,11 @@ let directory: string;
 let document: Document;
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "smartstack-atlas-"));
-  atlas = await startAtlas({ listen: { host: "127.0.0.1", port: 0 }, realm: "local", dataDir: directory });
+  atlas = await startAtlas({
+    listen: { host: "127.0.0.1", port: 0 },
+    realm: "local",
+    store: { kind: "embedded", dataDir: directory },
+  });
   document = (await (await fetch(new URL("/openapi.json", atlas.url))).json()) as Document;
 });
 afterAll(async () => {

@@ -35,6 +35,8 @@ export type Parts = {
   /** How many replicas live, this one included. */
   readonly replicas: () => number;
   readonly propagation: Propagation;
+  /** What the registry lies in. */
+  readonly store: "embedded" | "cluster";
   readonly clock: Clock;
   /** What does not work now, in words; empty when all is well. */
   readonly degraded: () => readonly string[];

@@ -15,7 +15,7 @@ import { healthcheckSchema, noParams, noQuery, statusSchema } from "./schemas.ts
 const EXPIRES_S = { passed: 27, failed: 9 };
 
 export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: readonly Route[]): readonly Route[] {
-  const { registry, clock, degraded, replicas, propagation } = parts;
+  const { registry, store, clock, degraded, replicas, propagation } = parts;
   const own: readonly Route[] = [
     route({
       method: "GET",
@@ -35,7 +35,7 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
           version: VERSION,
           generation,
           revision,
-          store: "embedded",
+          store,
           replicas: replicas(),
           ...(p99 === undefined ? {} : { appliedP99Ms: Math.round(p99) }),
           ...(reasons.length === 0 ? {} : { degraded: reasons }),

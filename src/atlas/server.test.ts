@@ -35,6 +35,7 @@ test.each(["", "?agent=a&boot=1"])("a stream (%s) lifts it, and puts it back whe
     ...world,
     degraded: () => [],
     replicas: () => 1,
+    store: "embedded",
     propagation: new Propagation(world.clock),
   }).find(({ path }) => path === "/v1/watch");
   const calls: string[] = [];

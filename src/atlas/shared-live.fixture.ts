@@ -7,7 +7,8 @@ import type { AtlasClient } from "../core/api/atlas-client.ts";
 import { type FakeClock, fakeClock } from "../core/lib/clock.ts";
 import { Fault } from "../core/lib/errors.ts";
 import type { HeldLease, Lease, LeaseView, LiveChange, LiveState, LiveStore } from "../core/registry/live-store.ts";
-import { createSqliteStores, type Stores } from "../core/registry/sqlite.ts";
+import { createSqliteStores } from "../core/registry/sqlite.ts";
+import type { Stores } from "../core/registry/stores.ts";
 import { createWorld, settle, type World } from "./fixture.ts";
 
 /** How long the leases of a replica outlive it, in ms. */

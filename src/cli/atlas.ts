@@ -1,22 +1,12 @@
 import { formatAddress } from "../core/lib/address.ts";
-import { z } from "zod";
+import type { StoreConfig } from "../atlas/stores.ts";
 import { isLoopback } from "../core/model/names.ts";
 import { defineCommand } from "./command.ts";
 import { ConfigError, formatSource } from "./config.ts";
 import { EXIT } from "./exit-codes.ts";
 import { runProgram } from "./lifecycle.ts";
-import { defaultStateDirectory, hostPort, type Kind, option, path, shared, toggle } from "./options.ts";
-
-// the cluster store is a value that people will know from the documentation: say what is the matter with it
-const store: Kind<"embedded"> = {
-  placeholder: "embedded",
-  schema: z.literal("embedded", {
-    error: ({ input }) =>
-      input === "cluster"
-        ? "this build has no cluster store (ZooKeeper and DynamoDB); it must be embedded"
-        : "must be embedded",
-  }),
-};
+import { hostPort, option, path, shared, toggle } from "./options.ts";
+import { storeConfig, storeOptions } from "./store-options.ts";
 
 export const atlas = defineCommand({
   name: "atlas",
@@ -25,12 +15,12 @@ export const atlas = defineCommand({
     "smartstack atlas",
     "smartstack atlas --listen 127.0.0.1:7400 --data-dir ./atlas-data",
     "smartstack atlas --listen 10.0.0.1:7400 --token-file tokens --tls-cert a.pem --tls-key a.key",
+    "smartstack atlas --store cluster --zookeeper zk1:2181,zk2:2181,zk3:2181 --dynamodb-region us-east-1",
   ],
   options: {
     listen: option(hostPort, "address of the HTTP API; port 0 takes a free one", { host: "127.0.0.1", port: 7400 }),
     realm: shared.realm,
-    store: option(store, "where the registry lies: embedded is one SQLite file in --data-dir", "embedded"),
-    dataDir: option(path("DIR"), "directory of the embedded store; made when missing", defaultStateDirectory()),
+    ...storeOptions,
     tokenFile: option(
       path(),
       "tokens that may be shown, a line each: ROLE NAME SHA256HEX [HOST]; smartstack token makes it",
@@ -51,7 +41,9 @@ export const atlas = defineCommand({
     logFormat: shared.logFormat,
   },
   async run({ values, sources }) {
-    const { listen, realm, dataDir } = values;
+    const { listen, realm } = values;
+    const store = storeConfig(realm, { values, sources });
+    if (!("kind" in store)) throw new ConfigError(store);
     const { secretFiles } = await import("./secrets.ts");
     const secrets = secretFiles(values, sources);
     const isOpen = !isLoopback(listen.host);
@@ -73,9 +65,9 @@ export const atlas = defineCommand({
     }
     const fault = await runProgram(
       async () => {
-        const running = await startAtlas({ listen, realm, dataDir, secrets }, { logger });
+        const running = await startAtlas({ listen, realm, store, secrets, advertise: values.advertise }, { logger });
         const { url } = running;
-        logger.info({ url, realm, dataDir }, `Atlas is ready at ${url}, realm ${realm}, data in ${dataDir}`);
+        logger.info({ url, realm, store }, `Atlas is ready at ${url}, realm ${realm}, ${placeOf(store)}`);
         return running;
       },
       { onHangup: (running) => running.reload() },
@@ -85,3 +77,9 @@ export const atlas = defineCommand({
     return EXIT.done;
   },
 });
+
+function placeOf(store: StoreConfig): string {
+  return store.kind === "embedded"
+    ? `data in ${store.dataDir}`
+    : `in ZooKeeper ${store.zookeeper} and the DynamoDB table ${store.dynamodb.table}`;
+}

@@ -33,7 +33,7 @@ export const dev = defineCommand({
 
     const start = async (): Promise<Running> => {
       const atlas = await startAtlas(
-        { listen: values.listen, realm, dataDir: join(stateDir, "atlas") },
+        { listen: values.listen, realm, store: { kind: "embedded", dataDir: join(stateDir, "atlas") } },
         { logger: logger("atlas") },
       );
       try {

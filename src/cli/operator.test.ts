@@ -17,7 +17,11 @@ const agents: Watch[] = [];
 
 beforeEach(async () => {
   directory = mkdtempSync(join(tmpdir(), "smartstack-operator-"));
-  atlas = await startAtlas({ listen: { host: "127.0.0.1", port: 0 }, realm: "test", dataDir: directory });
+  atlas = await startAtlas({
+    listen: { host: "127.0.0.1", port: 0 },
+    realm: "test",
+    store: { kind: "embedded", dataDir: directory },
+  });
 });
 afterEach(async () => {
   for (const agent of agents.splice(0)) await agent.stop();

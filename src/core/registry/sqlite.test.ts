@@ -12,7 +12,8 @@ import { SqliteFile } from "./sqlite-file.ts";
 import { SqliteLive } from "./sqlite-live.ts";
 import { SqliteMeta } from "./sqlite-meta.ts";
 import { MIGRATIONS, migrate } from "./sqlite-schema.ts";
-import { createSqliteStores, type Stores } from "./sqlite.ts";
+import { createSqliteStores } from "./sqlite.ts";
+import type { Stores } from "./stores.ts";
 
 describeStoreContract("SQLite", async () => {
   const directory = await mkdtemp(join(tmpdir(), "smartstack-store-"));
