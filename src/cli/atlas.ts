@@ -15,7 +15,7 @@ export const atlas = defineCommand({
     "smartstack atlas",
     "smartstack atlas --listen 127.0.0.1:7400 --data-dir ./atlas-data",
     "smartstack atlas --listen 10.0.0.1:7400 --token-file tokens --tls-cert a.pem --tls-key a.key",
-    "smartstack atlas --store cluster --zookeeper zk1:2181,zk2:2181,zk3:2181 --dynamodb-region us-east-1",
+    "smartstack atlas --store cluster --zookeeper zk1:2181,zk2:2181 --dynamodb-region us-east-1",
   ],
   options: {
     listen: option(hostPort, "address of the HTTP API; port 0 takes a free one", { host: "127.0.0.1", port: 7400 }),
