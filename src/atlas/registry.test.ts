@@ -212,6 +212,33 @@ describe("the registry", () => {
     expect(world.registry.snapshot().services.identity?.owner).toBe("d");
   });
 
+  test("settings that were read or set are there while metadata is away, after a start too", async () => {
+    let away = false;
+    const directory = await mkdtemp(join(tmpdir(), "smartstack-atlas-"));
+    const stores: NonNullable<Parameters<typeof createWorld>[0]>["stores"] = ({ live, meta }) => {
+      const read = meta.settings.bind(meta);
+      meta.settings = async (service, version) => {
+        if (away) throw new Fault({ code: "unavailable", message: "the table is away" });
+        return read(service, version);
+      };
+      return { live, meta };
+    };
+    const first = await createWorld({ directory, stores });
+    await first.settings.put("identity", { A: 1 }, undefined, ACTOR);
+    await settle();
+    away = true;
+    expect(await first.registry.settings("identity")).toMatchObject({ version: 1, values: { A: 1 } });
+    expect(await first.registry.settings("billing")).toMatchObject({ version: 0, values: {} });
+    await first.dispose();
+    away = false;
+    const second = await createWorld({ directory, stores });
+    await settle();
+    away = true;
+    expect(await second.registry.settings("identity")).toMatchObject({ version: 1, values: { A: 1 } });
+    await second.dispose();
+    await rm(directory, { recursive: true });
+  });
+
   test("the snapshot is made once per revision", async () => {
     const world = await worldWithSlowMetadata();
     await world.put("identity", "a");

@@ -12,7 +12,7 @@ import type { Delta, Snapshot } from "../core/model/snapshot.ts";
 import type { LiveChange, LiveState, LiveStore } from "../core/registry/live-store.ts";
 import type { DefinitionVersion, MetaStore } from "../core/registry/meta-store.ts";
 
-/** A realm's definitions are read one by one when Atlas starts: so many at the same time. */
+/** Metadata is read one by one when Atlas starts: so many at the same time. */
 const READS_AT_ONCE = 16;
 
 /** Everything at one position. Immutable. */
@@ -45,6 +45,8 @@ export class Registry {
   readonly #closing = new AbortController();
   /** `SERVICE/VERSION` → its definition, for versions that count or are about to. */
   readonly #definitions = new Map<string, DefinitionVersion>();
+  /** The settings that count, as far as they were read: services start with them while metadata is away. */
+  readonly #settings = new Map<string, Settings>();
   #backlog: LiveChange[] = [];
   /** Ends the reading for changes that a reset made pointless. */
   #superseded = new AbortController();
@@ -69,6 +71,7 @@ export class Registry {
       const state = this.#live.state();
       await this.#fetch(state.definitions, this.#closing.signal);
       this.#state = this.#resolve(state, new Map());
+      this.#readAhead(state.settings.keys());
     } catch (error) {
       await this.close();
       throw error;
@@ -140,7 +143,13 @@ export class Registry {
   /** The settings that count. Version 0 with no values: nobody has set anything. */
   async settings(service: string): Promise<Settings> {
     const version = this.#live.state().settings.get(service);
-    return version === undefined ? { service, version: 0, values: {} } : this.#meta.settings(service, version);
+    if (version === undefined) return { service, version: 0, values: {} };
+    const known = this.#settings.get(service);
+    if (known?.version === version) return known;
+    const read = await this.#meta.settings(service, version);
+    // while it was read a newer one may have come
+    if (this.#live.state().settings.get(service) === version) this.#settings.set(service, read);
+    return read;
   }
 
   /** What does not work now, in words; empty when all is well. */
@@ -155,8 +164,12 @@ export class Registry {
   }
 
   #receive(change: LiveChange): void {
-    // in another store the same number may be another definition
-    if (change.kind === "reset") this.#definitions.clear();
+    if (change.kind === "reset") {
+      // in another store the same number may be another definition
+      this.#definitions.clear();
+      this.#settings.clear();
+      this.#readAhead(change.state.settings.keys());
+    } else if (change.kind === "settings") this.#readAhead([change.service]);
     // the usual case is in order and known: published within the same turn
     if (this.#backlog.length === 0 && this.#missing(change).size === 0) {
       this.#publish(change);
@@ -172,6 +185,15 @@ export class Registry {
     if (isDraining) return;
     void this.#drain().catch((error: unknown) => {
       if (!this.#closing.signal.aborted) this.#logger.error({ err: error }, "publishing changes stopped");
+    });
+  }
+
+  /** Settings, so that they are there when metadata is not. */
+  #readAhead(services: Iterable<string>): void {
+    void this.#sideBySide(services, async (service) => {
+      await this.settings(service).catch((error: unknown) => {
+        if (!this.#closing.signal.aborted) this.#logger.warn({ err: error, service }, "settings cannot be read ahead");
+      });
     });
   }
 
@@ -198,12 +220,16 @@ export class Registry {
 
   /** Reads definitions until it has them all. Metadata that cannot be read is waited for, never replaced by defaults. */
   async #fetch(wanted: ReadonlyMap<string, number>, signal: AbortSignal): Promise<void> {
-    const left = [...wanted].values();
+    await this.#sideBySide(wanted, ([service, version]) => this.#fetchOne(service, version, signal));
+    this.#trouble = undefined;
+  }
+
+  async #sideBySide<T>(items: Iterable<T>, read: (item: T) => Promise<void>): Promise<void> {
+    const left = [...items].values();
     const reading = Array.from({ length: READS_AT_ONCE }, async () => {
-      for (const [service, version] of left) await this.#fetchOne(service, version, signal);
+      for (const item of left) await read(item);
     });
     await Promise.all(reading);
-    this.#trouble = undefined;
   }
 
   async #fetchOne(service: string, version: number, signal: AbortSignal): Promise<void> {
