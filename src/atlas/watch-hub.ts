@@ -234,6 +234,8 @@ export class WatchHub {
       const bytes = this.#snapshotBytes(group);
       for (const watcher of group.watchers) watcher.send(bytes);
     }
+    // and so may their settings
+    for (const service of this.#settings.keys()) this.#settingsChanged(service);
   }
 
   #moveTo(position: Position): void {
