@@ -71,7 +71,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const registry = new Registry({ realm: config.realm, live, meta, clock, logger });
   await registry.open();
   const audit = new AuditTrail({ meta, clock, logger });
-  const writes = { registry, live, meta, audit, metadata: metadataQueue() };
+  const writes = { registry, live, meta, audit, metadata: metadataQueue(clock) };
   const operations = new Operations(writes);
   const settings = new SettingsOperations(writes, clock);
   const ports = new PortOperations(writes);

@@ -32,7 +32,7 @@ export function createAtlasMetrics(): AtlasMetrics {
     answered: (method, path, status, time) =>
       seconds.observe({ method, path: path ?? "none", status: String(status) }, time),
     streamEnded: ({ by }) => ended.inc({ by }),
-    observe: ({ registry: state, hub, agents, degraded }) => {
+    observe: ({ registry: state, meta, hub, agents, degraded }) => {
       const gauge = (name: string, help: string, read: () => number): void => {
         const one: Gauge = new Gauge({
           name: `smartstack_atlas_${name}`,
@@ -51,6 +51,16 @@ export function createAtlasMetrics(): AtlasMetrics {
         "agents_connected",
         "Agents that are connected",
         () => agents.statuses().filter(({ connected }) => connected).length,
+      );
+      gauge(
+        "audit_waiting",
+        "Audit entries on this machine's disk that DynamoDB does not have yet",
+        () => meta.auditBacklog?.().waiting ?? 0,
+      );
+      gauge(
+        "audit_dropped",
+        "Audit entries since the start that found no room, and are in the log alone",
+        () => meta.auditBacklog?.().dropped ?? 0,
       );
       gauge("degraded", "How many things do not work; /v1/info names them", () => degraded().length);
     },

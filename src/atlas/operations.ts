@@ -7,9 +7,10 @@ import { type PatchInstance, type PutInstance, registrationFromPut } from "../co
 import { type Definition, defaultDefinition, mergePublished } from "../core/model/service.ts";
 import type { RemovalReason } from "../core/model/snapshot.ts";
 import type { InstanceDecision, InstanceRecord, LiveStore, Written } from "../core/registry/live-store.ts";
-import type { MetaStore } from "../core/registry/meta-store.ts";
+import type { DefinitionVersion, MetaStore } from "../core/registry/meta-store.ts";
 import { requireOwnInstance } from "./access.ts";
 import type { Actor, AuditTrail } from "./audit-trail.ts";
+import { requireFreeLocalPort } from "./local-ports.ts";
 import type { MetadataQueue } from "./metadata-queue.ts";
 import type { Registry } from "./registry.ts";
 
@@ -34,14 +35,14 @@ export function unmoved(live: LiveStore, changed: boolean): Written {
 export class Operations {
   readonly #registry: Registry;
   readonly #live: LiveStore;
-  readonly #meta: MetaStore;
+  readonly #halves: Pick<OperationsOptions, "registry" | "live" | "meta">;
   readonly #audit: AuditTrail;
   readonly #metadata: MetadataQueue;
 
   constructor({ registry, live, meta, audit, metadata }: OperationsOptions) {
     this.#registry = registry;
     this.#live = live;
-    this.#meta = meta;
+    this.#halves = { registry, live, meta };
     this.#audit = audit;
     this.#metadata = metadata;
   }
@@ -205,7 +206,7 @@ export class Operations {
     return this.#metadata(async () => {
       const current = await this.#registry.definition(service);
       const next = decide(current);
-      await this.#checkLocalPort(service, next.definition);
+      await requireFreeLocalPort(this.#halves, service, next.definition);
       if (
         current !== undefined &&
         isDeepStrictEqual(current.definition, next.definition) &&
@@ -214,6 +215,7 @@ export class Operations {
         return { ...unmoved(this.#live, false), created: false };
       }
       const written = await this.#registry.define(service, next, current?.version);
+      await this.#keepLocalPort(service, next.definition, current);
       await this.#audit.note(written, actor, {
         kind: "service.put",
         target: service,
@@ -228,16 +230,23 @@ export class Operations {
     await this.#define(service, actor, (current) => current ?? { definition: defaultDefinition, published: undefined });
   }
 
-  /** One port, one service, in the whole realm: reserved for instances or bound on every loopback. */
-  async #checkLocalPort(service: string, { localPort }: Definition): Promise<void> {
-    if (localPort === undefined) return;
-    const reserved = (await this.#meta.ports()).find((other) => other.port === localPort && other.service !== service);
-    const bound = [...this.#registry.state().services].find(
-      ([name, definition]) => name !== service && definition.localPort === localPort,
-    );
-    const owner = reserved?.service ?? bound?.[0];
-    if (owner !== undefined)
-      throw new ProblemFault("conflict", `localPort ${localPort} belongs to ${owner}; choose another`);
+  /** Another replica may have given the port away since it was found free: then this definition goes back to what it was. */
+  async #keepLocalPort(
+    service: string,
+    definition: Definition,
+    before: (DefinitionVersion & { readonly version: number }) | undefined,
+  ): Promise<void> {
+    if (definition.localPort === undefined || definition.localPort === before?.definition.localPort) return;
+    try {
+      await requireFreeLocalPort(this.#halves, service, definition);
+    } catch (error) {
+      // when nobody can be asked the write stands, as it would without this second look
+      if (!(error instanceof ProblemFault)) return;
+      const version = this.#live.state().definitions.get(service);
+      if (before === undefined) await this.#live.deleteService(service, { force: false });
+      else await this.#live.setDefinition(service, before.version, version);
+      throw error;
+    }
   }
 }
 

@@ -1,5 +1,7 @@
 // Reserving ports: one port, one service, in the whole realm.
+import { Fault } from "../core/lib/errors.ts";
 import type { Actor } from "./audit-trail.ts";
+import { localPortOwner } from "./local-ports.ts";
 import { type OperationsOptions, type Outcome, unmoved } from "./operations.ts";
 
 export class PortOperations {
@@ -16,6 +18,11 @@ export class PortOperations {
     return metadata(async () => {
       const taken = [...registry.state().services.values()].flatMap(({ localPort }) => localPort ?? []);
       const { port, created } = await meta.reservePort(service, new Set(taken));
+      if (created && (await localPortOwner(this.#on, service, port)) !== undefined) {
+        await meta.releasePort(service);
+        // a lost race: the queue tries again
+        throw new Fault({ code: "conflict", message: `port ${port} became another service's localPort meanwhile` });
+      }
       const written = unmoved(live, created);
       await audit.note(written, actor, { kind: "port.reserve", target: service, before: null, after: { port } });
       return { ...written, created, port };

@@ -143,6 +143,7 @@ export function createRouter({ routes, access, limits, onBug, onAnswer }: Router
       response.headers.set("x-request-id", requestId);
     } catch (error) {
       response = problemOf(error, requestId, (bug) => onBug(bug, requestId));
+      if (response.status === 503 && !response.headers.has("retry-after")) response.headers.set("retry-after", "1");
     }
     onAnswer(request.method, matched.path, response.status, (performance.now() - started) / 1_000);
     return response;

@@ -33,7 +33,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
       params: serviceParams,
       query: noQuery,
       answers: { 200: { means: 'ETag is "VERSION"', schema: settingsSchema } },
-      problems: ["invalid"],
+      problems: ["invalid", "unavailable"],
       handle: async ({ params: { service } }) => {
         const current = await registry.settings(service);
         return Response.json(current, { headers: { etag: etagOf(current.version) } });
@@ -77,7 +77,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
       params: serviceParams,
       query: limitQuery,
       answers: { 200: { means: "newest first", schema: settingsHistorySchema } },
-      problems: ["invalid"],
+      problems: ["invalid", "unavailable"],
       handle: async ({ params: { service }, query: { limit } }) =>
         Response.json(await meta.settingsHistory(service, limit)),
     }),
@@ -111,7 +111,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
       params: noParams,
       query: noQuery,
       answers: { 200: { means: "by port", schema: z.array(portSchema) } },
-      problems: [],
+      problems: ["unavailable"],
       handle: async () => Response.json(await meta.ports()),
     }),
     route({
@@ -133,7 +133,7 @@ export function metadataRoutes(parts: Parts): readonly Route[] {
       params: noParams,
       query: limitQuery,
       answers: { 200: { means: "newest first", schema: auditSchema } },
-      problems: ["invalid"],
+      problems: ["invalid", "unavailable"],
       handle: async ({ query: { limit } }) => Response.json(await meta.audit(limit)),
     }),
   ];
