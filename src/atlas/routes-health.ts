@@ -83,10 +83,11 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
       problems: [],
       handle: () => {
         const reasons = degraded();
-        const passed = reasons.length === 0;
+        // degraded is no failure: whoever balances over the replicas by this would take all of them out at once
+        const passed = registry.ready();
         const timestamp = clock.now() / 1_000;
         const expires = timestamp + (passed ? EXPIRES_S.passed : EXPIRES_S.failed);
-        const output = passed ? "the store reads and writes" : reasons.join("; ");
+        const output = reasons.length === 0 ? "the store reads and writes" : reasons.join("; ");
         return Response.json(
           {
             hostname: hostname(),
