@@ -1,15 +1,11 @@
 // The leases that this replica holds: one for each agent that has a stream open here and keeps acking.
 import type { Cancel, Clock } from "../core/lib/clock.ts";
-import { fullJitter } from "../core/lib/backoff.ts";
-import { describeError } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Lease, LeaseView, LiveStore } from "../core/registry/live-store.ts";
 
 /** An agent that acked within this time is live. Agents ack at least every 10 s. */
 const LIVE_MS = 30_000;
-/** Waits before a lease that the store lost is claimed again. */
-const RECLAIM = { baseMs: 200, capMs: 5_000 };
 
 /**
  * An agent's open stream. A timer of its own cuts it off when acks stop: a dead host's connection can look open for a quarter
@@ -117,7 +113,6 @@ export class Leases {
       const { boot } = connection.lease;
       const shown = leases.get(host);
       if (shown?.replica === this.#live.replica && shown.boot === boot) connection.shown = true;
-      else if (connection.shown && shown === undefined) this.#reclaim(connection, 0);
       else if (connection.shown && shown !== undefined && shown.replica !== this.#live.replica)
         this.#giveUp(connection, shown.replica);
     }
@@ -131,21 +126,6 @@ export class Leases {
     this.#connections.delete(host);
     this.#logger.info({ host, to: replica }, "the lease of an agent went to another replica");
     connection.cut(`the lease of ${host} is held by the replica ${replica} now`);
-  }
-
-  /** Our session with the store ended and took the lease along; the agent is still here. */
-  #reclaim(connection: Connection, attempt: number): void {
-    const { host } = connection.lease;
-    connection.shown = false;
-    void this.#live
-      .claimLease(connection.lease)
-      .then(() => this.#compare(this.#live.leases()))
-      .catch((error: unknown) => {
-        this.#logger.warn({ host }, `the lease of a connected agent cannot be claimed again: ${describeError(error)}`);
-        this.#clock.after(fullJitter(attempt, RECLAIM), () => {
-          if (this.#connections.get(host) === connection && !connection.shown) this.#reclaim(connection, attempt + 1);
-        });
-      });
   }
 
   #expectAck(cut: (reason: string) => void): Cancel {

@@ -275,15 +275,6 @@ describe("a lease", () => {
     expect(instancesAt(b)).toEqual(["identity/host:1"]);
     expect(b.live.replicas().has("a")).toBe(false);
   });
-
-  test("that the store lost with our session is claimed again for an agent that is still here", async () => {
-    const { cuts } = await connect(a, "host");
-    await a.put("identity", "host:1", { agent: "host" });
-    a.live.loseSession();
-    await fleet.settle();
-    expect(cuts).toEqual([]);
-    expect(b.live.leases().get("host")).toMatchObject({ replica: "a", boot: "boot-1" });
-  });
 });
 
 describe("expiry", () => {

@@ -99,14 +99,11 @@ export class SharedLive implements LiveStore {
   die(): void {
     this.#dead = true;
     this.#shared.views.delete(this);
-    this.#shared.clock.after(SESSION_MS, () => this.loseSession());
-  }
-
-  /** Its ephemerals are gone; if it lives it may claim them again. */
-  loseSession(): void {
-    for (const [host, { replica }] of this.#shared.leases)
-      if (replica === this.replica) this.#shared.setLease(host, undefined);
-    if (this.#dead) this.#shared.setReplica(this.replica, undefined);
+    this.#shared.clock.after(SESSION_MS, () => {
+      for (const [host, { replica }] of this.#shared.leases)
+        if (replica === this.replica) this.#shared.setLease(host, undefined);
+      this.#shared.setReplica(this.replica, undefined);
+    });
   }
 
   take(change: LiveChange): void {

@@ -103,7 +103,10 @@ export interface LiveStore {
   leases(): LeaseView;
   /** Called after any lease appeared or vanished. */
   onLeases(listener: (leases: LeaseView) => void): () => void;
-  /** Claims the lease of a host for this replica; taking it over from another replica is part of it. */
+  /**
+   * Claims the lease of a host for this replica; taking it over from another replica is part of it. From then on it is this
+   * replica's until it is released or taken over: what the store loses with a session, it puts back by itself.
+   */
   claimLease(lease: Lease): Promise<void>;
   /** Gives up a lease that this replica holds; another replica's stays. */
   releaseLease(host: string): Promise<void>;
