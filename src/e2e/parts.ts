@@ -1,4 +1,5 @@
 // The real servers that the cluster store runs against, as scripts/setup --test brought them.
+import { writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { connect } from "node:net";
 import { join, resolve } from "node:path";
@@ -6,41 +7,146 @@ import { eventually, type Spawned, type World } from "./harness.ts";
 
 const DYNAMODB = resolve(import.meta.dir, "../../.cache/dynamodb");
 
-/** Starts one ZooKeeper node on a free port; resolves when it serves. */
-export async function startZooKeeper(world: World): Promise<{ address: string; process: Spawned }> {
-  const port = await world.port();
-  const directory = join(world.directory, `zookeeper-${port}`);
+/** What these parts need of a scenario: a suite that shares servers between its tests has no whole one. */
+export type Place = Pick<World, "directory" | "port" | "spawn">;
+
+/** One that runs, or ran, somewhere: started there again it has its data. */
+export type ZooKeeperPlace = { readonly port: number; readonly directory: string };
+
+/** Starts one ZooKeeper server; resolves when it serves. @param place @default a free port and an empty directory */
+export async function startZooKeeper(
+  world: Place,
+  place?: ZooKeeperPlace,
+): Promise<ZooKeeperPlace & { address: string; process: Spawned }> {
+  const plan = await planNode(world, 1, place);
+  const node = await startNode(world, plan, []);
+  await serving([node]);
+  return { port: plan.port, directory: plan.directory, address: node.address, process: node.process() };
+}
+
+/** One server of an ensemble. */
+export type ZooKeeperNode = {
+  /** `HOST:PORT` for clients. */
+  readonly address: string;
+  /** Where its log and snapshots lie. */
+  readonly dataDir: string;
+  process(): Spawned;
+  /** kill -9; its data stays. */
+  kill(): Promise<void>;
+  /** Starts it again; see `Ensemble.serving`. */
+  start(): void;
+  /** SIGSTOP and SIGCONT: it accepts connections and says nothing. */
+  pause(): void;
+  resume(): void;
+  /** Undefined while it does not serve. */
+  role(): Promise<"leader" | "follower" | "standalone" | undefined>;
+};
+
+export type Ensemble = {
+  /** `HOST:PORT,…`, as Atlas is given it. */
+  readonly servers: string;
+  readonly nodes: readonly ZooKeeperNode[];
+  /** Resolves when all nodes serve, or those given. */
+  serving(nodes?: readonly ZooKeeperNode[]): Promise<void>;
+  leader(): Promise<ZooKeeperNode>;
+};
+
+/** Starts ZooKeeper nodes on loopback that know each other; resolves when all of them serve. Sessions last 1 to 10 s. */
+export async function startZooKeeperEnsemble(world: Place, size: number): Promise<Ensemble> {
+  const nodes = await Promise.all(Array.from({ length: size }, (_, index) => planNode(world, index + 1)));
+  const members = nodes.map(({ id, peerPort, electionPort }) => `server.${id}=127.0.0.1:${peerPort}:${electionPort}`);
+  const started = await Promise.all(nodes.map((node) => startNode(world, node, size === 1 ? [] : members)));
+  await serving(started);
+  return {
+    servers: started.map(({ address }) => address).join(),
+    nodes: started,
+    serving: (wanted = started) => serving(wanted),
+    leader: () =>
+      eventually("there is a leader", async () => {
+        const roles = await Promise.all(started.map((node) => node.role()));
+        const leader = started[roles.findIndex((role) => role === "leader" || role === "standalone")];
+        if (leader === undefined) throw new Error("there is none");
+        return leader;
+      }),
+  };
+}
+
+async function serving(nodes: readonly ZooKeeperNode[]): Promise<void> {
+  const all = async (): Promise<void> => {
+    const roles = await Promise.all(nodes.map((node) => node.role()));
+    if (roles.includes(undefined)) throw new Error(`the nodes are ${roles.map((role) => role ?? "away").join()}`);
+  };
+  await eventually("ZooKeeper serves", all, 30_000);
+}
+
+type NodePlan = ZooKeeperPlace & { readonly id: number; readonly peerPort: number; readonly electionPort: number };
+
+async function planNode(world: Place, id: number, place?: ZooKeeperPlace): Promise<NodePlan> {
+  const port = place?.port ?? (await world.port());
+  const directory = place?.directory ?? join(world.directory, `zookeeper-${port}`);
   await mkdir(directory, { recursive: true });
+  return { id, port, peerPort: await world.port(), electionPort: await world.port(), directory };
+}
+
+async function startNode(world: Place, plan: NodePlan, members: readonly string[]): Promise<ZooKeeperNode> {
+  const { id, port, directory } = plan;
+  const dataDir = join(directory, "data");
   const configuration = join(directory, "zoo.cfg");
   const lines = [
     "tickTime=500",
-    `dataDir=${directory}`,
+    "initLimit=20",
+    "syncLimit=4",
+    `dataDir=${dataDir}`,
     `clientPort=${port}`,
     "clientPortAddress=127.0.0.1",
+    "maxClientCnxns=0",
     "admin.enableServer=false",
     "4lw.commands.whitelist=srvr,ruok",
+    ...members,
   ];
+  await mkdir(dataDir, { recursive: true });
   await Bun.write(configuration, `${lines.join("\n")}\n`);
-  const process = world.spawn(
-    [
-      "java",
-      "-Xmx256m",
-      "-cp",
-      "/usr/share/java/zookeeper.jar",
-      "org.apache.zookeeper.server.quorum.QuorumPeerMain",
-      configuration,
-    ],
-    { name: `ZooKeeper :${port}` },
-  );
-  await eventually(
-    "ZooKeeper says imok",
-    async () => {
-      const answer = await ask(port, "ruok");
-      if (answer !== "imok") throw new Error(`it said "${answer}"`);
+  const launch = (): Spawned => {
+    // a wiped node forgets its number as well
+    writeFileSync(join(dataDir, "myid"), String(id));
+    return world.spawn(
+      [
+        "java",
+        "-Xmx256m",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Dzookeeper.preAllocSize=1024",
+        "-cp",
+        "/usr/share/java/zookeeper.jar",
+        "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+        configuration,
+      ],
+      { name: `ZooKeeper :${port}` },
+    );
+  };
+  let process = launch();
+  return {
+    address: `127.0.0.1:${port}`,
+    dataDir,
+    process: () => process,
+    async kill() {
+      process.signal("SIGKILL");
+      await process.exited;
     },
-    30_000,
-  );
-  return { address: `127.0.0.1:${port}`, process };
+    start() {
+      process = launch();
+    },
+    pause: () => process.signal("SIGSTOP"),
+    resume: () => process.signal("SIGCONT"),
+    async role() {
+      const answer = await ask(port, "srvr").catch(() => "");
+      return /^Mode: (leader|follower|standalone)$/m.exec(answer)?.[1] as
+        | "leader"
+        | "follower"
+        | "standalone"
+        | undefined;
+    },
+  };
 }
 
 /** @default an in-memory database on a free port */
