@@ -1,5 +1,6 @@
 // The body of an import: JSON lines, taken as they arrive. A whole realm is far larger than any other body, so it has bounds of
 // its own.
+import { setImmediate } from "node:timers/promises";
 import { ProblemFault } from "../core/lib/http.ts";
 import { type Backup, type BackupIssue, BackupReader } from "../core/model/backup.ts";
 import { checkShape } from "./body.ts";
@@ -8,6 +9,8 @@ import { checkShape } from "./body.ts";
 const MAX_BYTES = 268_435_456;
 /** The longest line is a service's settings, whose body was bounded when they were set; JSON may write a byte as six. */
 const MAX_LINE = 8_388_608;
+/** So many lines are checked in one go: a few milliseconds. */
+const TURN = 500;
 /** So many bad lines are named. */
 const NAMED = 50;
 
@@ -24,6 +27,8 @@ export async function readBackup(request: Request): Promise<Backup> {
   let number = 0;
   for await (const line of linesOf(request)) {
     number += 1;
+    // everybody else gets a turn: a large piece of the body may hold ten thousand lines
+    if (number % TURN === 0) await setImmediate();
     if (line.trim() === "") continue;
     const value = parseLine(line);
     if (value instanceof Error) reader.addBroken(number, value.message);

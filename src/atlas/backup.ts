@@ -27,7 +27,7 @@ const KEPT = { settings: 1_000, audit: 10_000 };
 const AT_ONCE = 64;
 
 /** What of one kind is there afterwards, and how that differs from what was. */
-export type Difference = {
+type Difference = {
   readonly total: number;
   readonly added: number;
   readonly changed: number;
