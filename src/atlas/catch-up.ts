@@ -33,9 +33,11 @@ export class CatchUp {
 
   /**
    * Resolves when the registry is at `position` or beyond, and also when it has become clear that it never will be.
+   * @param request its signal tells that the watcher went away; asked for only when it must wait, since it costs as long as
+   * the stream lives
    * @throws ProblemFault `unavailable` with Retry-After when it is not there yet: another replica may be
    */
-  async reach(position: Position, signal: AbortSignal): Promise<void> {
+  async reach(position: Position, request: { readonly signal: AbortSignal }): Promise<void> {
     const { registry, clock, logger, mayLag } = this.#options;
     if (!mayLag || isThere(registry, position)) return;
     const key = formatPosition(position);
@@ -47,7 +49,7 @@ export class CatchUp {
       return;
     }
     this.#remember(key, since);
-    if (await this.#within(HOLD_MS, position, signal)) {
+    if (await this.#within(HOLD_MS, position, request.signal)) {
       this.#asked.delete(key);
       return;
     }

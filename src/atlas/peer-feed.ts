@@ -7,7 +7,7 @@ import type { HostAck } from "./ack-book.ts";
 import type { Agents } from "./agents.ts";
 import { FEED_HEARTBEAT_MS } from "./peer-messages.ts";
 import type { Waits } from "./waits.ts";
-import { type StreamEnd, Watcher } from "./watcher.ts";
+import { Watcher } from "./watcher.ts";
 
 /** The first ack leaves at once, those within this time after it share an event: a thousand agents ack the same change. */
 const COALESCE_MS = 5;
@@ -53,17 +53,14 @@ export class PeerFeed {
   }
 
   /** Opens the stream of one peer. @throws ProblemFault `unavailable` when Atlas is stopping */
-  open(onEnd: (end: StreamEnd) => void): Watcher {
+  open(): Watcher {
     if (this.#stopped) throw new ProblemFault("unavailable", "Atlas is stopping");
     const { replica, agents, clock } = this.#options;
     const hello = { replica, ...this.#state(), acks: agents.ownAcks() };
     const reader = new Watcher({
       clock,
       first: encode("hello", hello),
-      onEnd: (end) => {
-        this.#readers.delete(reader);
-        onEnd(end);
-      },
+      onEnd: () => this.#readers.delete(reader),
     });
     this.#readers.add(reader);
     return reader;

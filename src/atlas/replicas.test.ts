@@ -418,7 +418,7 @@ describe("a watcher that is ahead of a replica", () => {
     b.live.pause();
     await a.put("identity", "x");
     let there = false;
-    const reached = b.catchUp.reach(a.registry.state(), signal).then(() => (there = true));
+    const reached = b.catchUp.reach(a.registry.state(), { signal }).then(() => (there = true));
     await fleet.pass(1_000);
     expect(there).toBe(false);
     b.live.resume();
@@ -434,7 +434,7 @@ describe("a watcher that is ahead of a replica", () => {
       { generation, revision },
       { generation: generation + 1, revision: 0 },
     ]) {
-      const refused = b.catchUp.reach(position, signal).catch((error: unknown) => error);
+      const refused = b.catchUp.reach(position, { signal }).catch((error: unknown) => error);
       await fleet.pass(3_000);
       const error = (await refused) as ProblemFault;
       expect([error.code, error.headers]).toEqual(["unavailable", { "retry-after": "1" }]);
@@ -445,7 +445,7 @@ describe("a watcher that is ahead of a replica", () => {
     const { generation, revision } = a.registry.state();
     const position = { generation, revision: revision + 100 };
     const ask = async (): Promise<unknown> => {
-      const answer = b.catchUp.reach(position, signal).then(
+      const answer = b.catchUp.reach(position, { signal }).then(
         () => "told",
         (error: unknown) => errorCode(error),
       );

@@ -122,36 +122,37 @@ async function watch(
   // Last-Event-ID is what a reconnecting EventSource sends by itself, so it is the newer of the two
   const lastEventId = request.headers.get("last-event-id");
   const since = (lastEventId === null ? undefined : parsePosition(lastEventId)) ?? query.since;
-  const headers = { "content-type": "text/event-stream", "cache-control": "no-store", "x-accel-buffering": "no" };
+  // closed by us: a reader that does not read would keep a connection for ever that is free of the idle limit
+  const headers = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",
+    connection: "close",
+  };
   // who asks for the head alone must not hold a stream, let alone a lease
   if (request.method === "HEAD") return new Response(null, { headers });
   // before the lease, which an agent that is sent on to another replica must not leave here
-  if (since !== undefined) await catchUp.reach(since, request.signal);
-  // a reader that was cut off may never read the end: then the connection goes when it was idle for too long
-  const limitIdle = peer.noIdleLimit();
+  if (since !== undefined) await catchUp.reach(since, request);
   const leaveCount = limits.stream(peer.address, host === undefined ? "reader" : "agent");
-  const onEnd = (): void => {
-    leaveCount();
-    limitIdle();
-  };
   const wanted = { since, caller, services: service && new Set(service), settings: settings && new Set(settings) };
   try {
     const watcher =
       host === undefined || boot === undefined
-        ? hub.open({ ...wanted, onEnd })
+        ? hub.open({ ...wanted, onEnd: leaveCount })
         : await openLease(leases, { host, boot, zone, version }, (leave) =>
             hub.open({
               ...wanted,
               acks: true,
               onEnd() {
                 leave();
-                onEnd();
+                leaveCount();
               },
             }),
           );
+    peer.noIdleLimit();
     return new Response(watcher.body, { headers });
   } catch (error) {
-    onEnd();
+    leaveCount();
     throw error;
   }
 }

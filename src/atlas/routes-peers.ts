@@ -28,9 +28,11 @@ export function peerRoutes({ feed, leases }: Parts): readonly Route[] {
       },
       problems: ["unavailable"],
       handle: ({ request, peer }) => {
-        const headers = { "content-type": "text/event-stream", "cache-control": "no-store" };
+        const headers = { "content-type": "text/event-stream", "cache-control": "no-store", connection: "close" };
         if (request.method === "HEAD") return new Response(null, { headers });
-        return new Response(feed.open(peer.noIdleLimit()).body, { headers });
+        const { body } = feed.open();
+        peer.noIdleLimit();
+        return new Response(body, { headers });
       },
     }),
     route({

@@ -1,11 +1,14 @@
 // How long a connection may be silent, on a real socket: Bun looks at idle connections every four seconds.
 import { afterEach, expect, test } from "bun:test";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
+import { fakeClock } from "../core/lib/clock.ts";
 import { Propagation } from "./propagation.ts";
 import { ANYONE } from "./access.ts";
 import { createWorld } from "./fixture.ts";
 import { agentRoutes } from "./routes-agents.ts";
+import type { Respond } from "./router.ts";
 import { serve } from "./server.ts";
+import { type StreamEnd, Watcher } from "./watcher.ts";
 
 const cleanups: (() => unknown)[] = [];
 afterEach(async () => {
@@ -28,9 +31,9 @@ test("a connection falls under the idle limit again when its wait is over", asyn
   await new Promise((resolve) => socket.once("close", resolve));
 }, 15_000);
 
-test.each(["", "?agent=a&boot=1"])("a stream (%s) lifts it, and puts it back when it ends", async (query) => {
+/** The route of streams on a real socket; the hub sends what `world` does. */
+async function streams() {
   const world = await createWorld();
-  cleanups.push(() => world.dispose());
   const watch = agentRoutes({
     ...world,
     degraded: () => [],
@@ -38,13 +41,69 @@ test.each(["", "?agent=a&boot=1"])("a stream (%s) lifts it, and puts it back whe
     store: "embedded",
     propagation: new Propagation(world.clock),
   }).find(({ path }) => path === "/v1/watch");
-  const calls: string[] = [];
-  const noIdleLimit = (): (() => void) => {
-    calls.push("lifted");
-    return () => calls.push("back");
+  const respond: Respond = (request, peer) =>
+    watch?.respond(request, {}, peer, ANYONE) ?? Promise.reject(new Error("there is no such route"));
+  const server = serve({ address: { host: "127.0.0.1", port: 0 }, respond, idleS: 1 });
+  cleanups.push(
+    () => world.dispose(),
+    () => server.stop(),
+  );
+  const open = async (query: string): Promise<Socket> => {
+    const port = Number(new URL(server.url).port);
+    const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true }, () =>
+      socket.write(`GET /v1/watch${query} HTTP/1.1\r\nHost: x\r\n\r\n`),
+    );
+    cleanups.push(() => socket.destroy());
+    await new Promise((resolve) => socket.once("data", resolve));
+    return socket;
   };
-  await watch?.respond(new Request(`http://x/v1/watch${query}`), {}, { address: "", noIdleLimit }, ANYONE);
-  expect(calls).toEqual(["lifted"]);
-  world.hub.stop("enough");
-  expect(calls).toEqual(["lifted", "back"]);
+  return { world, open };
+}
+
+test.each(["", "?agent=a&boot=1"])(
+  "a stream (%s) may be silent for as long as it likes, and its connection ends with it",
+  async (query) => {
+    const { world, open } = await streams();
+    const socket = await open(query);
+    const closed = new Promise((resolve) => socket.once("end", () => resolve("closed")));
+    expect(await Promise.race([closed, Bun.sleep(6_000)])).toBeUndefined();
+    world.hub.stop("enough");
+    expect(await closed).toBe("closed");
+  },
+  15_000,
+);
+
+test("a reader that is cut off loses its connection, with all that was unsent", async () => {
+  const ends: StreamEnd[] = [];
+  const clock = fakeClock();
+  const watcher = new Watcher({ clock, first: Buffer.from("first"), onEnd: (end) => ends.push(end) });
+  const respond: Respond = async (_, peer) => {
+    peer.noIdleLimit();
+    return new Response(watcher.body);
+  };
+  const server = serve({ address: { host: "127.0.0.1", port: 0 }, respond });
+  cleanups.push(() => server.stop());
+  const socket = connect(Number(new URL(server.url).port), "127.0.0.1", () =>
+    socket.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+  );
+  cleanups.push(() => socket.destroy());
+  await new Promise((resolve) => socket.once("data", resolve));
+  socket.pause();
+  let sent = 0;
+  for (; ends.length === 0 && sent < 100_000_000; sent += 100_000) {
+    watcher.send(Buffer.alloc(100_000));
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(ends.map(({ by }) => by)).toEqual(["slow"]);
+  let read = 0;
+  socket.on("data", (data: Buffer) => {
+    read += data.byteLength;
+  });
+  // a connection that breaks may say so
+  socket.on("error", () => undefined);
+  await new Promise((resolve) => {
+    socket.once("close", resolve);
+    socket.resume();
+  });
+  expect(read).toBeLessThan(sent - 1_000_000);
 });

@@ -134,6 +134,7 @@ export class SharedLive implements LiveStore {
   onReplicas = (listener: Listener<ReadonlyMap<string, string>>) => subscribe(this.#replicaListeners, listener);
   onSight = (listener: () => void) => subscribe(this.#sight, listener);
   away = () => this.#shared.core.away();
+  problems = () => [];
   degraded = () => (this.#blind ? "ZooKeeper is away" : undefined);
 
   updateInstance: LiveStore["updateInstance"] = (...write) =>

@@ -65,8 +65,8 @@ export class WatchHub {
   readonly #log: DeltaLog;
   readonly #groups = new Map<string, Group>();
   readonly #settings = new Map<string, Set<Watcher>>();
-  readonly #callers = new Map<Watcher, Caller>();
-  readonly #acking = new Set<Watcher>();
+  /** What each open stream asked for. */
+  readonly #requests = new Map<Watcher, WatchRequest>();
   readonly #settingsQueue: Serial = serial();
   readonly #flush: Coalesced;
   readonly #unsubscribe: () => void;
@@ -100,9 +100,7 @@ export class WatchHub {
 
   /** How many streams are open. */
   get size(): number {
-    let size = 0;
-    for (const { watchers } of this.#groups.values()) size += watchers.size;
-    return size;
+    return this.#requests.size;
   }
 
   /**
@@ -113,24 +111,14 @@ export class WatchHub {
     if (this.#stopped) throw new ProblemFault("unavailable", "Atlas is stopping");
     // the newcomer starts at the registry's position, so everybody must be there
     this.#send();
-    const key = request.services === undefined ? "" : [...request.services].sort().join(",");
+    const key = keyOf(request);
     const group = this.#groups.get(key) ?? { key, services: request.services, watchers: new Set<Watcher>() };
     this.#groups.set(key, group);
-    const { settings = NOTHING, onEnd } = request;
     const first = this.#firstEvent(request.since, group);
-    const watcher = new Watcher({
-      clock: this.#clock,
-      first,
-      onEnd: (end) => {
-        this.#leave(group, watcher, settings);
-        onEnd?.(end);
-        this.#options.onEnd?.(end);
-      },
-    });
+    const watcher = new Watcher({ clock: this.#clock, first, onEnd: this.#onEnd });
     group.watchers.add(watcher);
-    if (request.caller !== undefined) this.#callers.set(watcher, request.caller);
-    if (request.acks === true) this.#acking.add(watcher);
-    for (const service of settings) {
+    this.#requests.set(watcher, request);
+    for (const service of request.settings ?? NOTHING) {
       const watchers = this.#settings.get(service) ?? new Set<Watcher>();
       this.#settings.set(service, watchers.add(watcher));
       this.#sendSettings(service, () => [watcher]);
@@ -153,12 +141,12 @@ export class WatchHub {
     this.#askedFor = here.revision;
     const nothing = { services: { put: {}, delete: [] }, instances: { put: [], delete: [] } };
     const bytes = encode("delta", { ...here, since: here.revision, ack: true, ...nothing }, formatPosition(here));
-    for (const watcher of this.#acking) watcher.send(bytes);
+    for (const [watcher, { acks }] of this.#requests) if (acks === true) watcher.send(bytes);
   }
 
   /** Ends the streams of some callers. */
   endWhere(lost: (caller: Caller) => boolean, reason: string): void {
-    for (const [watcher, caller] of this.#callers) if (lost(caller)) watcher.end(reason);
+    for (const [watcher, { caller }] of this.#requests) if (caller !== undefined && lost(caller)) watcher.end(reason);
   }
 
   /** Ends every stream. */
@@ -268,17 +256,28 @@ export class WatchHub {
       });
   }
 
-  #leave(group: Group, watcher: Watcher, settings: ReadonlySet<string>): void {
-    group.watchers.delete(watcher);
-    this.#callers.delete(watcher);
-    this.#acking.delete(watcher);
-    if (group.watchers.size === 0) this.#groups.delete(group.key);
-    for (const service of settings) {
+  // one for all: there are thousands of streams
+  readonly #onEnd = (end: StreamEnd, watcher: Watcher): void => {
+    const request = this.#requests.get(watcher);
+    if (request === undefined) return;
+    this.#requests.delete(watcher);
+    const key = keyOf(request);
+    const group = this.#groups.get(key);
+    group?.watchers.delete(watcher);
+    if (group?.watchers.size === 0) this.#groups.delete(key);
+    for (const service of request.settings ?? NOTHING) {
       const watchers = this.#settings.get(service);
       watchers?.delete(watcher);
       if (watchers?.size === 0) this.#settings.delete(service);
     }
-  }
+    request.onEnd?.(end);
+    this.#options.onEnd?.(end);
+  };
+}
+
+/** Of the group of a watcher. */
+function keyOf({ services }: WatchRequest): string {
+  return services === undefined ? "" : [...services].sort().join(",");
 }
 
 function positionOf({ generation, revision }: Position): Position {

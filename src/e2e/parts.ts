@@ -11,13 +11,13 @@ const DYNAMODB = resolve(import.meta.dir, "../../.cache/dynamodb");
 export type Place = Pick<World, "directory" | "port" | "spawn">;
 
 /** One that runs, or ran, somewhere: started there again it has its data. */
-export type ZooKeeperPlace = { readonly port: number; readonly directory: string };
+export type ZooKeeperPlace = { readonly port: number; readonly directory?: string };
 
-/** Starts one ZooKeeper server; resolves when it serves. @param place @default a free port and an empty directory */
+/** Starts one ZooKeeper server; resolves when it serves. @param place @default a free port, and a directory named after it */
 export async function startZooKeeper(
   world: Place,
   place?: ZooKeeperPlace,
-): Promise<ZooKeeperPlace & { address: string; process: Spawned }> {
+): Promise<Required<ZooKeeperPlace> & { address: string; process: Spawned }> {
   const plan = await planNode(world, 1, place);
   const node = await startNode(world, plan, []);
   await serving([node]);
@@ -79,7 +79,11 @@ async function serving(nodes: readonly ZooKeeperNode[]): Promise<void> {
   await eventually("ZooKeeper serves", all, 30_000);
 }
 
-type NodePlan = ZooKeeperPlace & { readonly id: number; readonly peerPort: number; readonly electionPort: number };
+type NodePlan = Required<ZooKeeperPlace> & {
+  readonly id: number;
+  readonly peerPort: number;
+  readonly electionPort: number;
+};
 
 async function planNode(world: Place, id: number, place?: ZooKeeperPlace): Promise<NodePlan> {
   const port = place?.port ?? (await world.port());

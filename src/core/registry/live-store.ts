@@ -133,6 +133,11 @@ export interface LiveStore {
    */
   onSight(listener: () => void): () => void;
 
+  /**
+   * What lies in the store and makes no sense, each with its place: somebody wrote it by hand. It is ignored, and the last
+   * good value stays.
+   */
+  problems(): readonly string[];
   /** Why the store cannot write now, in words for `/readyz`, or undefined when all is well. */
   degraded(): string | undefined;
 }

@@ -1,6 +1,7 @@
 // What a transaction of the embedded store makes of the state in memory, before it is known whether it commits.
 import type { Instance, Registration } from "../model/instance.ts";
 import type { Removal } from "../model/snapshot.ts";
+import { CopyOnWrite } from "./copy-on-write.ts";
 import type { InstanceRecord, LiveChange, LiveState } from "./live-store.ts";
 
 /** All that the embedded store holds of live state: what everyone sees, and its private rest. */
@@ -11,29 +12,6 @@ export type Held = {
   /** Ids of instances that are away but disabled: all that is kept of them. */
   readonly away: ReadonlyMap<string, true>;
 };
-
-/** A map that is copied when it is first written. */
-class CopyOnWrite<V> {
-  now: ReadonlyMap<string, V>;
-  #own: Map<string, V> | undefined;
-
-  constructor(base: ReadonlyMap<string, V>) {
-    this.now = base;
-  }
-
-  edit(): Map<string, V> {
-    if (this.#own === undefined) {
-      this.#own = new Map(this.now);
-      this.now = this.#own;
-    }
-    return this.#own;
-  }
-
-  replace(map: ReadonlyMap<string, V>): void {
-    this.#own = undefined;
-    this.now = map;
-  }
-}
 
 export class Draft {
   readonly base: LiveState;

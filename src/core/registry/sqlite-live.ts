@@ -201,6 +201,11 @@ export class SqliteLive implements LiveStore {
     return () => undefined;
   }
 
+  /** Nobody writes there by hand: a row that makes no sense refuses to open. */
+  problems(): readonly string[] {
+    return [];
+  }
+
   degraded(): string | undefined {
     return this.#file.trouble();
   }

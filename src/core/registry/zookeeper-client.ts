@@ -6,9 +6,9 @@
 //  - after a reconnect it sets all watches in one request, which the server refuses above 1 MB, for ever;
 //  - a server that accepts and says nothing is waited for without end;
 //  - it never tells that a session is over while it cannot connect (its #20).
-import zookeeper, { type RawClient, type RawError, type RawStat } from "node-zookeeper-client";
+import zookeeper, { type RawClient, type RawError, type RawStat, type RawTransaction } from "node-zookeeper-client";
 import type { Cancel, Clock } from "../lib/clock.ts";
-import { Fault } from "../lib/errors.ts";
+import { errorCode, Fault } from "../lib/errors.ts";
 
 /** Position in ZooKeeper's log. Safe as a number up to the two millionth leader. */
 export type Zxid = number;
@@ -142,27 +142,22 @@ export class ZooKeeperClient {
    * @throws Fault `bad_version`, `no_node`, `node_exists`, `not_empty`: nothing happened; `connection_loss`: nobody knows
    */
   commit(ops: readonly Op[]): Promise<Zxid> {
-    return this.#ask((resolve, reject) => {
-      const transaction = this.#raw.transaction();
-      for (const op of ops) {
-        const path = this.#full(op.path);
-        if (op.kind === "create") {
-          const { PERSISTENT, EPHEMERAL } = zookeeper.CreateMode;
-          transaction.create(path, Buffer.from(op.data), op.ephemeral === true ? EPHEMERAL : PERSISTENT);
-          continue;
-        }
-        const version = op.version ?? -1;
-        if (op.kind === "set") transaction.setData(path, Buffer.from(op.data), version);
-        else transaction[op.kind](path, version);
-        const added = transaction.ops.at(-1);
-        if (added !== undefined) added.version = version;
-      }
-      transaction.commit((error) => {
-        if (error) reject(error);
-        // the connection keeps the zxid of the reply that it hands on
-        else resolve(longOf(this.#raw.connectionManager.zxid));
-      });
+    return this.#commit((transaction) => {
+      for (const op of ops) addStep(transaction, this.#full(op.path), op);
     });
+  }
+
+  /** Makes the chroot, and what it lies in, where they are missing. @throws Fault as `commit` */
+  async makeChroot(): Promise<void> {
+    const names = this.#options.chroot.split("/").slice(1);
+    for (let depth = 1; depth <= names.length; depth += 1) {
+      const path = `/${names.slice(0, depth).join("/")}`;
+      try {
+        await this.#commit((transaction) => transaction.create(path, Buffer.alloc(0), zookeeper.CreateMode.PERSISTENT));
+      } catch (error) {
+        if (errorCode(error) !== "node_exists") throw error;
+      }
+    }
   }
 
   /** Ends the session, so that what it owns is gone at once; a silent server gets a second. */
@@ -199,6 +194,18 @@ export class ZooKeeperClient {
 
   #full(path: string): string {
     return path === "/" ? this.#options.chroot || "/" : this.#options.chroot + path;
+  }
+
+  #commit(fill: (transaction: RawTransaction) => void): Promise<Zxid> {
+    return this.#ask((resolve, reject) => {
+      const transaction = this.#raw.transaction();
+      fill(transaction);
+      transaction.commit((error) => {
+        if (error) reject(error);
+        // the connection keeps the zxid of the reply that it hands on
+        else resolve(longOf(this.#raw.connectionManager.zxid));
+      });
+    });
   }
 
   #read<T>(ask: (resolve: (value: T) => void, reject: (error: RawError) => void) => void): Promise<T> {
@@ -351,6 +358,19 @@ export class ZooKeeperClient {
 
 // the client asks the server for a watch when it is given a function; the events come through its watcherManager
 const watchFlag = (): void => undefined;
+
+function addStep(transaction: RawTransaction, path: string, op: Op): void {
+  if (op.kind === "create") {
+    const { PERSISTENT, EPHEMERAL } = zookeeper.CreateMode;
+    transaction.create(path, Buffer.from(op.data), op.ephemeral === true ? EPHEMERAL : PERSISTENT);
+    return;
+  }
+  const version = op.version ?? -1;
+  if (op.kind === "set") transaction.setData(path, Buffer.from(op.data), version);
+  else transaction[op.kind](path, version);
+  const step = transaction.ops.at(-1);
+  if (step !== undefined) step.version = version;
+}
 
 function lost(why: string): Fault {
   return new Fault({ code: "connection_loss", message: `ZooKeeper did not answer: ${why}` });

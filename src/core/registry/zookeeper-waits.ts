@@ -1,0 +1,65 @@
+// Waiting for what a mirror shows, and for what becomes of a transaction.
+import { errorCode, Fault } from "../lib/errors.ts";
+import type { Op, Zxid, ZooKeeperClient } from "./zookeeper-client.ts";
+
+/** How far a mirror has come. */
+export class Milestones {
+  /** It shows everything up to here; -1: that is not known. */
+  #reached: Zxid = -1;
+  #waiting: { readonly zxid: Zxid; readonly resolve: () => void; readonly reject: (fault: Fault) => void }[] = [];
+
+  /** Resolves when the mirror shows everything up to `zxid`. @throws Fault `connection_loss` */
+  async at(zxid: Zxid): Promise<void> {
+    if (this.#reached >= zxid) return;
+    await new Promise<void>((resolve, reject) => this.#waiting.push({ zxid, resolve, reject }));
+  }
+
+  reach(zxid: Zxid): void {
+    this.#reached = zxid;
+    if (this.#waiting.length === 0) return;
+    const reached = this.#waiting.filter((waiter) => waiter.zxid <= zxid);
+    this.#waiting = this.#waiting.filter((waiter) => waiter.zxid > zxid);
+    for (const { resolve } of reached) resolve();
+  }
+
+  /** More is about to be shown. */
+  leave(): void {
+    this.#reached = -1;
+  }
+
+  /** The connection is gone. */
+  lose(): void {
+    this.#reached = -1;
+    const waiting = this.#waiting.splice(0);
+    for (const { reject } of waiting) {
+      reject(new Fault({ code: "connection_loss", message: "the connection to ZooKeeper was lost" }));
+    }
+  }
+}
+
+const RACES = new Set(["bad_version", "no_node", "node_exists", "not_empty"]);
+// -118: the session moved to another server in the middle of the request
+const LOSSES = new Set(["connection_loss", "session_expired", "code_118"]);
+
+/** True when nobody knows what became of a request. */
+export function isLoss(error: unknown): boolean {
+  return LOSSES.has(errorCode(error) ?? "");
+}
+
+/**
+ * What became of a transaction: its place in the log; `lost race`: another writer was first, nothing happened;
+ * `connection lost`: nobody knows.
+ * @throws Fault of ZooKeeper for anything else
+ */
+export async function tryCommit(
+  client: ZooKeeperClient,
+  ops: readonly Op[],
+): Promise<Zxid | "lost race" | "connection lost"> {
+  try {
+    return await client.commit(ops);
+  } catch (error) {
+    if (isLoss(error)) return "connection lost";
+    if (RACES.has(errorCode(error) ?? "")) return "lost race";
+    throw error;
+  }
+}
