@@ -126,7 +126,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     clock,
     degraded,
   };
-  metrics.observe(parts);
+  metrics.observe(parts, () => secrets.certificate);
   const routes = [
     ...registryRoutes(parts),
     ...agentRoutes(parts),

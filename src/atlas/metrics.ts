@@ -1,5 +1,6 @@
 // What Atlas measures of itself.
 import { Counter, createMetrics, Gauge, Histogram, LATENCY_BUCKETS, type Registry } from "../core/lib/metrics.ts";
+import type { Certificate } from "./certificate.ts";
 import type { Parts } from "./parts.ts";
 import type { StreamEnd } from "./watcher.ts";
 
@@ -8,7 +9,7 @@ export type AtlasMetrics = {
   readonly answered: (method: string, path: string | undefined, status: number, seconds: number) => void;
   readonly streamEnded: (end: StreamEnd) => void;
   /** Adds the gauges that are read from the parts when somebody asks. */
-  readonly observe: (parts: Parts) => void;
+  readonly observe: (parts: Parts, certificate: () => Certificate | undefined) => void;
 };
 
 export function createAtlasMetrics(): AtlasMetrics {
@@ -32,7 +33,7 @@ export function createAtlasMetrics(): AtlasMetrics {
     answered: (method, path, status, time) =>
       seconds.observe({ method, path: path ?? "none", status: String(status) }, time),
     streamEnded: ({ by }) => ended.inc({ by }),
-    observe: ({ registry: state, meta, hub, agents, degraded }) => {
+    observe: ({ registry: state, meta, hub, agents, degraded }, certificate) => {
       const gauge = (name: string, help: string, read: () => number): void => {
         const one: Gauge = new Gauge({
           name: `smartstack_atlas_${name}`,
@@ -62,6 +63,9 @@ export function createAtlasMetrics(): AtlasMetrics {
         "Audit entries since the start that found no room, and are in the log alone",
         () => meta.auditBacklog?.().dropped ?? 0,
       );
+      const expires = (): number => Math.round((certificate()?.validTo.getTime() ?? 0) / 1_000);
+      if (expires() > 0)
+        gauge("certificate_expires_seconds", "Until when Atlas's certificate is good, Unix time", expires);
       gauge("degraded", "How many things do not work; /v1/info names them", () => degraded().length);
     },
   };

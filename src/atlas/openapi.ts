@@ -1,11 +1,12 @@
 // The OpenAPI document, from the schemas that validate. zod writes JSON Schema 2020-12 itself, which is what OpenAPI 3.1
 // takes; @hono/zod-openapi overflows the stack on a schema that contains itself, as any JSON value of a setting does.
 import { z } from "zod";
-import { PROBLEM_STATUS } from "../core/lib/problem.ts";
+import { PROBLEM_STATUS, type ProblemCode } from "../core/lib/problem.ts";
 import { VERSION } from "../core/lib/version.ts";
 import { ackSchema, agentSchema } from "../core/model/agent.ts";
 import { instanceSchema, patchInstanceSchema, putInstanceSchema } from "../core/model/instance.ts";
 import { definitionSchema, readDefinitionSchema } from "../core/model/service.ts";
+import { NEEDS } from "./access.ts";
 import type { Route } from "./router.ts";
 import { problemSchema, writtenSchema } from "./schemas.ts";
 
@@ -26,6 +27,9 @@ const NAMES = {
   ]),
 } as const;
 
+/** What every route that needs a token can answer. */
+const ACCESS_PROBLEMS: readonly ProblemCode[] = ["unauthorized", "forbidden"];
+
 type Direction = keyof typeof NAMES;
 type Json = Record<string, unknown>;
 
@@ -44,7 +48,12 @@ export function openApiDocument(routes: readonly Route[]): Json {
       license: { name: "MIT", identifier: "MIT" },
     },
     paths,
-    components: { schemas: components },
+    components: {
+      schemas: components,
+      securitySchemes: {
+        token: { type: "http", scheme: "bearer", description: "Where this Atlas asks for tokens; docs/security.md" },
+      },
+    },
   };
 }
 
@@ -57,7 +66,8 @@ function operation(one: Route, components: Json): Json {
     { description: means, ...(schema === undefined ? {} : content(schema, "output", type)) },
   ]);
   const problems = new Map<number, string[]>();
-  for (const code of one.problems) {
+  const open = one.needs === "nothing";
+  for (const code of [...one.problems, ...(open ? [] : ACCESS_PROBLEMS)]) {
     const status = PROBLEM_STATUS[code];
     problems.set(status, [...(problems.get(status) ?? []), code]);
   }
@@ -68,6 +78,8 @@ function operation(one: Route, components: Json): Json {
   return {
     summary: one.summary,
     operationId: operationId(one),
+    // an empty list of roles would say that any token will do; OpenAPI 3.1 lets a bearer scheme name them
+    security: open ? [] : [{ token: one.needs === "peer" ? ["peer"] : NEEDS[one.needs] }],
     parameters: [...parameters(one.params, "path", components), ...parameters(one.query, "query", components)],
     ...(one.body === undefined ? {} : { requestBody: { required: true, ...content(one.body, "input") } }),
     ...(one.upload === undefined ? {} : { requestBody: uploadOf(one.upload) }),

@@ -6,6 +6,7 @@ import { metricsResponse } from "../core/lib/metrics.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import { VERSION } from "../core/lib/version.ts";
 import { infoSchema } from "../core/model/answers.ts";
+import { mayRead } from "./access.ts";
 import { openApiDocument } from "./openapi.ts";
 import type { Parts } from "./parts.ts";
 import { route, type Route } from "./router.ts";
@@ -62,8 +63,9 @@ export function healthRoutes(parts: Parts, metrics: MetricsRegistry, others: rea
       query: noQuery,
       answers: { 200: { means: "ready, if degraded", schema: statusSchema } },
       problems: ["unavailable"],
-      handle: () => {
-        const reasons = degraded();
+      handle: ({ caller }) => {
+        // they name hosts and addresses
+        const reasons = degraded().map((reason) => (mayRead(caller) ? reason : "something; a token shows what"));
         if (!registry.ready())
           throw new ProblemFault("unavailable", reasons.join("; "), { extra: { degraded: reasons } });
         return Response.json({ status: "ready", degraded: reasons });

@@ -70,10 +70,8 @@ export function parseTokens(text: string): {
     hashes.set(token.hash, hashes.get(token.hash) ?? line);
   }
   if (tokens.length === 0 && problems.length === 0) {
-    problems.push({
-      line: 1,
-      message: "there is no token in it, so nobody could do anything; smartstack token create",
-    });
+    const message = "there is no token in it, so nobody could do anything; smartstack token create makes one";
+    problems.push({ line: 1, message, empty: true });
   }
   return { tokens, problems };
 }
