@@ -154,7 +154,7 @@ export class Registry {
 
   /** What does not work now, in words; empty when all is well. */
   degraded(): readonly string[] {
-    const reasons = [this.#trouble, this.#live.degraded(), this.#meta.degraded()];
+    const reasons = [this.#trouble, this.#live.degraded(), this.#meta.degraded(), ...this.#live.problems()];
     return [...new Set(reasons.filter((reason) => reason !== undefined))];
   }
 

@@ -43,6 +43,8 @@ const RESTORE_MS = 60_000;
 const REMOVED_KEPT_MS = 24 * 3_600_000;
 /** How often a replica looks for removals that are too old; it waits half to one and a half times as long. */
 const PURGE_EVERY_MS = 600_000;
+/** So many are enough to see what is going on. */
+const PROBLEMS_TOLD = 10;
 /** How often a replica that still waits for its first connection says so. */
 const TELL_EVERY_MS = 10_000;
 
@@ -249,7 +251,11 @@ export class ZooKeeperLive implements LiveStore {
   }
 
   problems(): readonly string[] {
-    return [...this.#registry.problems, ...this.#presence.problems].map(([path, problem]) => `${path} ${problem}`);
+    const all = [...this.#registry.problems, ...this.#presence.problems].map(([path, problem]) => `${path} ${problem}`);
+    const more = all.length - PROBLEMS_TOLD;
+    return more > 0
+      ? [...all.slice(0, PROBLEMS_TOLD), `and ${more} more znodes make no sense; the log names them`]
+      : all;
   }
 
   degraded(): string | undefined {
