@@ -107,8 +107,7 @@ export class DynamoDb {
   /** From now on a failure counts for everybody, and DynamoDB is looked after also when nobody asks anything of it. */
   watch(): void {
     this.#watching = true;
-    const wait = this.#away === undefined ? PROBE_MS.idle : PROBE_MS.away;
-    this.#cancelProbe = this.#clock.after(wait, () => void this.#probe());
+    this.#scheduleProbe();
   }
 
   /** Why DynamoDB cannot be used now, in words, or undefined. */
@@ -162,8 +161,17 @@ export class DynamoDb {
   #failed(kind: Trouble, cause: unknown): Fault {
     const { message, hint } = this.#words(kind, cause);
     const fault = new Fault({ code: "unavailable", message, hint, cause });
-    if (kind !== "closed" && this.#watching) this.#away ??= fault;
+    if (kind !== "closed" && this.#watching && this.#away === undefined) {
+      this.#away = fault;
+      this.#scheduleProbe();
+    }
     return fault;
+  }
+
+  #scheduleProbe(): void {
+    this.#cancelProbe();
+    const wait = this.#away === undefined ? PROBE_MS.idle : PROBE_MS.away;
+    this.#cancelProbe = this.#clock.after(wait, () => void this.#probe());
   }
 
   #words(kind: Trouble, cause: unknown): { message: string; hint: string } {
@@ -206,7 +214,7 @@ export class DynamoDb {
         if (this.#away !== undefined && !(error instanceof Fault)) this.#renew(error);
       }
     }
-    if (!this.#closing.signal.aborted) this.watch();
+    if (!this.#closing.signal.aborted) this.#scheduleProbe();
   }
 
   #renew(error: unknown): void {

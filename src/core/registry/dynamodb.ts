@@ -37,8 +37,6 @@ const ROUNDS = 40;
 const BACKOFF = { baseMs: 5, capMs: 100 };
 /** How long a reader of the audit trail waits for what this Atlas wrote just before. */
 const AUDIT_WAIT_MS = 2_000;
-/** How many services' settings are remembered. */
-const REMEMBERED = 1_000;
 
 export class DynamoDbMeta implements MetaStore {
   readonly #options: DynamoDbMetaOptions;
@@ -52,8 +50,6 @@ export class DynamoDbMeta implements MetaStore {
   #entries = 0;
   /** Refused audit entries that the trail does not tell of yet. */
   #untold = 0;
-  /** The version of each service's settings that was read last: it cannot change, and outlives an outage here. */
-  readonly #settings = new Map<string, Settings>();
 
   constructor(options: DynamoDbMetaOptions) {
     const { clock = systemClock, logger = silentLogger, dataDir, spoolBytes } = options;
@@ -107,12 +103,7 @@ export class DynamoDbMeta implements MetaStore {
   }
 
   async settings(service: string, version: number): Promise<Settings> {
-    const known = this.#settings.get(service);
-    if (known?.version === version) return known;
-    const settings = settingsOf(service, await this.#version("settings", service, version));
-    if (this.#settings.size >= REMEMBERED) this.#settings.clear();
-    this.#settings.set(service, settings);
-    return settings;
+    return settingsOf(service, await this.#version("settings", service, version));
   }
 
   async settingsHistory(
