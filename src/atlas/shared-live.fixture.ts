@@ -219,7 +219,7 @@ export async function createFleet(): Promise<Fleet> {
     async fetch(_path, { signal }) {
       const replica = await reach(name, signal);
       const { world } = replica;
-      const reader = world.feed.open(() => undefined);
+      const reader = world.feed.open();
       signal.addEventListener("abort", () => reader.end("the reader went away"));
       const gate = new TransformStream<Uint8Array, Uint8Array>({
         async transform(chunk, controller) {
