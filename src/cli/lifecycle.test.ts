@@ -51,6 +51,22 @@ test("a signal that comes while it starts stops it as soon as it runs", async ()
   expect(await outcome).toBeUndefined();
 });
 
+test("a SIGHUP that comes while it starts counts as soon as it runs, once", async () => {
+  const start = Promise.withResolvers<ReturnType<typeof program>>();
+  const running = program();
+  let hangups = 0;
+  const outcome = runProgram(() => start.promise, { onHangup: () => void (hangups += 1) });
+  process.emit("SIGHUP", "SIGHUP");
+  process.emit("SIGHUP", "SIGHUP");
+  expect(hangups).toBe(0);
+  start.resolve(running);
+  await Promise.resolve();
+  await Promise.resolve();
+  expect(hangups).toBe(1);
+  running.end(undefined);
+  await outcome;
+});
+
 test("a failing stop is the program's failure, not a hang", async () => {
   const running = program(async () => {
     throw new Error("will not stop");

@@ -32,7 +32,10 @@ export async function runProgram<R extends Running>(
     interrupt.abort(new Fault({ code: "interrupted", message: "was told to stop while it started" }));
     if (running !== undefined) stop(running);
   };
+  let hungUp = false;
   const onHangup = (): void => {
+    // while it starts, what it has read already may be what was changed: it reads again once it runs
+    hungUp = running === undefined;
     // rereading is an attempt: what it failed with is no reason to end a program that runs
     void (async () => {
       if (running !== undefined) await hooks.onHangup?.(running);
@@ -43,6 +46,7 @@ export async function runProgram<R extends Running>(
   process.on("SIGHUP", onHangup);
   try {
     running = await start(interrupt.signal);
+    if (hungUp) onHangup();
     if (interrupt.signal.aborted) stop(running);
     return await Promise.race([running.ended, failure.promise]);
   } catch (error) {
