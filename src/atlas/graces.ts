@@ -5,6 +5,8 @@ import type { Logger } from "../core/lib/logger.ts";
 
 /** How long an agent's instances outlive its lease. */
 const GRACE_MS = 30_000;
+/** A timer that is so late, in ms, says that this process was stopped: what happened meanwhile, it has not seen yet. */
+const LATE_MS = 2_000;
 /** More agents than this vanishing together is our blindness rather than their death. */
 const VANISH = { atLeast: 2, share: 0.15 };
 
@@ -142,15 +144,16 @@ export class Graces {
   }
 
   #startGrace(host: string, lost: boolean): void {
-    const cancel = this.#options.clock.after(GRACE_MS, () => this.#over(host, lost));
+    const { clock, blind } = this.#options;
+    const due = clock.now() + GRACE_MS;
+    const cancel = clock.after(GRACE_MS, () => {
+      if (blind() || clock.now() - due > LATE_MS) this.#startGrace(host, lost);
+      else this.#over(host, lost);
+    });
     this.#become(host, { kind: "grace", cancel, lost });
   }
 
   #over(host: string, lost: boolean): void {
-    if (this.#options.blind()) {
-      this.#startGrace(host, lost);
-      return;
-    }
     if (this.#stopped()) {
       this.#become(host, { kind: "held" });
       this.#options.onHeld(host);

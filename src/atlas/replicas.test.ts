@@ -324,6 +324,24 @@ describe("expiry", () => {
     expect(b.agents.list()).toMatchObject([{ host: "host", connected: true }]);
   });
 
+  test("a replica that was stopped expires nobody before it has looked: its timers are due before its news", async () => {
+    const { leave } = await connect(a, "host");
+    await a.put("identity", "host:1", { agent: "host" });
+    leave();
+    await fleet.settle();
+    await fleet.pass(25_000);
+    // a stopped process: no news, and then all timers at once
+    b.live.pause();
+    const { now } = fleet.clock;
+    fleet.clock.now = () => now() + 8_000;
+    await connect(a, "host");
+    await fleet.pass(5_000);
+    b.live.resume();
+    await fleet.settle();
+    await pass(60_000);
+    expect(instancesAt(a)).toEqual(["identity/host:1"]);
+  });
+
   const vanish = async (count: number): Promise<void> => {
     for (let index = 0; index < count; index += 1) {
       const { leave } = await connect(a, `h${index}`);
