@@ -2,13 +2,14 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Clock } from "../core/lib/clock.ts";
+import { type Clock, systemClock } from "../core/lib/clock.ts";
 import { silentLogger } from "../core/lib/logger.ts";
+import { comparePositions, formatPosition } from "../core/model/position.ts";
+import type { LiveState, LiveStore } from "../core/registry/live-store.ts";
 import { createZooKeeperLive, type ZooKeeperLive } from "../core/registry/zookeeper-live.ts";
 import { type Op, ZooKeeperClient, type Zxid } from "../core/registry/zookeeper-client.ts";
-import { systemClock } from "../core/lib/clock.ts";
 import { type Ensemble, startZooKeeperEnsemble } from "./parts.ts";
-import { freePort, runToEnd, spawn, type Spawned } from "./process.ts";
+import { freePort, spawn, type Spawned } from "./process.ts";
 
 /** An ensemble that a whole suite shares. */
 export type SharedZooKeeper = Ensemble & { readonly stop: () => Promise<void> };
@@ -100,21 +101,59 @@ export function storeOn(servers: string, options: StoreOptions = {}): ZooKeeperL
   return createZooKeeperLive({ servers, realm: "local", logger: silentLogger, sessionTimeoutMs: 2_000, ...options });
 }
 
-/** ZooKeeper's own command line: one command, as a person types it. */
-export async function zkCli(server: string, ...command: readonly string[]): Promise<string> {
-  const { stdout, stderr } = await runToEnd(
-    [
-      "java",
-      "-Xmx64m",
-      "-XX:TieredStopAtLevel=1",
-      "-cp",
-      "/usr/share/java/zookeeper.jar",
-      "org.apache.zookeeper.ZooKeeperMain",
-      "-server",
-      server,
-      ...command,
-    ],
-    {},
-  );
+/** ZooKeeper's own command line, given these lines as if a person typed them. */
+export async function zkCli(server: string, ...lines: readonly string[]): Promise<string> {
+  const java = "java -Xmx64m -XX:TieredStopAtLevel=1 -cp /usr/share/java/zookeeper.jar".split(" ");
+  const child = Bun.spawn([...java, "org.apache.zookeeper.ZooKeeperMain", "-server", server], {
+    stdin: new Blob([`${lines.join("\n")}\nquit\n`]),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
   return `${stdout}\n${stderr}`;
+}
+
+/** What a replica published, one line for each position. */
+export type Record = {
+  /** Position → what the state was there. */
+  readonly states: ReadonlyMap<string, string>;
+  /** What went wrong: a position that did not grow, a change that does not follow. */
+  readonly faults: readonly string[];
+  /** How often a new generation began. */
+  resets(): number;
+};
+
+/** Follows a store from now on. */
+export function record(live: LiveStore): Record {
+  const states = new Map<string, string>();
+  const faults: string[] = [];
+  let resets = 0;
+  let last: LiveState = live.state();
+  states.set(formatPosition(last), digest(last));
+  live.onChange((change) => {
+    const { state } = change;
+    if (change.kind !== "settings") {
+      const at = `${formatPosition(last)} → ${formatPosition(state)}`;
+      if (comparePositions(last, state) >= 0) faults.push(`${at} does not grow`);
+      if (change.kind === "change") {
+        if (change.since !== last.revision) faults.push(`${at} says it follows ${change.since}`);
+        const ids = new Set(last.instances.keys());
+        for (const { id } of change.instances.put) ids.add(id);
+        for (const { id } of change.instances.delete) ids.delete(id);
+        if (ids.size !== state.instances.size) faults.push(`${at} does not tell every instance that came or went`);
+      } else resets += 1;
+    }
+    last = state;
+    const known = states.get(formatPosition(state));
+    const now = digest(state);
+    if (known !== undefined && known !== now) faults.push(`two states at ${formatPosition(state)}`);
+    states.set(formatPosition(state), now);
+  });
+  return { states, faults, resets: () => resets };
+}
+
+/** Everything of a state that belongs to its position, as text. */
+export function digest({ definitions, instances, removed }: LiveState): string {
+  const sorted = <T>(map: ReadonlyMap<string, T>) => [...map].sort(([a], [b]) => (a < b ? -1 : 1));
+  return JSON.stringify([sorted(definitions), sorted(instances), sorted(removed)]);
 }

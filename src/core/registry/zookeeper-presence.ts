@@ -263,6 +263,7 @@ export class Presence {
 
   #showReplicas(): void {
     const replicas = new Map<string, string>();
+    for (const path of this.#garbled.keys()) if (path.startsWith("/atlases/")) this.#garbled.delete(path);
     for (const { name, path, data } of this.#tree.find("/atlases")?.children?.values() ?? []) {
       const reading = readReplicaUrl(data ?? "");
       this.#garble(path, reading);
