@@ -56,6 +56,16 @@ export const atlas = defineCommand({
         },
       ]);
     }
+    if (store.kind === "cluster" && secrets.tokens !== undefined && secrets.peerTokens === undefined) {
+      throw new ConfigError([
+        {
+          key: "token-file",
+          source: formatSource(sources.tokenFile),
+          message:
+            "in a cluster the replicas need a token for each other: give --peer-token-file too, the same for all (openssl rand -hex 32 makes one)",
+        },
+      ]);
+    }
     const { startAtlas } = await import("../atlas/atlas.ts");
     const { createLogger } = await import("../core/lib/logger.ts");
     const logger = createLogger({ name: "atlas", level: values.logLevel, format: values.logFormat });

@@ -66,7 +66,7 @@ function issue({ key, path, source }: Named, message: string): ConfigIssue {
 }
 
 /** @throws ConfigError with every bad line, as FILE:LINE */
-export function readTokens({ key, path, source }: Named): readonly Token[] {
+function readTokens({ key, path, source }: Named): readonly Token[] {
   const { tokens, problems } = parseTokens(readText(path, key, source));
   if (problems.length === 0) return tokens;
   throw new ConfigError(problems.map(({ line, message }) => ({ key: kebab(key), source: `${path}:${line}`, message })));

@@ -70,7 +70,7 @@ export async function replacePair(old: Pair, next: Pair): Promise<void> {
   }
 }
 
-export type Role = "read" | "agent" | "deploy" | "admin";
+type Role = "read" | "agent" | "deploy" | "admin";
 
 export type Tokens = {
   /** For Atlas's --token-file. */

@@ -24,7 +24,7 @@ export function isRefusedAccess(error: unknown): boolean {
 type Current<T> = T | (() => T);
 
 /** How Atlas is shown who asks, and how it shows who answers. */
-export type Credentials = {
+type Credentials = {
   readonly token?: Current<string | undefined>;
   /** PEM text of the certificate authority of an Atlas with TLS. */
   readonly tlsCa?: Current<string | undefined>;
