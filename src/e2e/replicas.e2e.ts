@@ -2,6 +2,7 @@
 import { describe, expect } from "bun:test";
 import { readSse } from "../core/lib/sse.ts";
 import { eventually, scenario, type World } from "./harness.ts";
+import { startZooKeeper } from "./parts.ts";
 import { ask, connected, followAtlas, type Replica, startCluster } from "./replicas-kit.ts";
 
 const instances = (url: string): Promise<string[]> =>
@@ -9,8 +10,8 @@ const instances = (url: string): Promise<string[]> =>
     (body.instances as { instance: string }[]).map(({ instance }) => instance).sort(),
   );
 
-async function startThree(world: World) {
-  const cluster = await startCluster(world);
+async function startThree(world: World, zookeeper?: string) {
+  const cluster = await startCluster(world, zookeeper);
   const replicas = [await cluster.start(), await cluster.start(), await cluster.start()] as const;
   await knowEachOther(replicas);
   return { cluster, replicas };
@@ -147,6 +148,54 @@ describe("several Atlases", () => {
         const { body } = await ask(`${url}/v1/info`);
         expect([body.replicas, body.degraded]).toEqual([3, undefined]);
       }
+    },
+    120_000,
+  );
+
+  scenario(
+    "ZooKeeper away for longer than every session: watches go on, who comes is served, writes answer 503, nothing expires",
+    async (world) => {
+      const zookeeper = await startZooKeeper(world);
+      const { replicas } = await startThree(world, zookeeper.address);
+      const urls = replicas.map(({ url }) => url);
+      const agents = Array.from({ length: 6 }, (_, index) => followAtlas(world, urls, `host${index}`));
+      await connected(agents);
+      for (const { host } of agents)
+        await ask(`${urls[0]}/v1/services/identity/instances/${host}:1`, "PUT", { port: 1, agent: host });
+      await eventually("all replicas know them", async () => {
+        for (const url of urls) expect(await instances(url)).toHaveLength(6);
+      });
+      zookeeper.process.signal("SIGKILL");
+      await zookeeper.process.exited;
+      const away = Date.now();
+      await eventually("the replicas notice", async () => {
+        for (const url of urls) {
+          const { status, body } = await ask(`${url}/readyz`);
+          expect([status, (body.degraded as string[]).length > 0]).toEqual([200, true]);
+        }
+      });
+      const refused = await ask(`${urls[0]}/v1/services/identity/instances/x:1`, "PUT", { port: 1 }, 30_000);
+      expect([refused.status, refused.body.code]).toEqual([503, "unavailable"]);
+      // one restarts in the middle of it
+      await agents[0]?.stop();
+      const newcomer = followAtlas(world, urls, "host0");
+      await connected([newcomer, ...agents.slice(1)]);
+      expect(newcomer.snapshot()?.instances).toHaveLength(6);
+      await Bun.sleep(Math.max(0, away + 12_000 - Date.now()));
+      await startZooKeeper(world, zookeeper);
+      const back = Date.now();
+      await eventually(
+        "writes go on, and all agents count",
+        async () => {
+          const { body } = await ask(`${urls[1]}/v1/services/identity/instances/x:1?wait=applied`, "PUT", { port: 1 });
+          expect(body).toMatchObject({ applied: 6, total: 6 });
+        },
+        20_000,
+      );
+      await Bun.sleep(Math.max(0, back + 33_000 - Date.now()));
+      for (const url of urls) expect(await instances(url)).toHaveLength(7);
+      expect(newcomer.snapshot()?.removed).toEqual([]);
+      expect([...agents, newcomer].flatMap(({ wentBack }) => wentBack)).toEqual([]);
     },
     120_000,
   );
