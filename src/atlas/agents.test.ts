@@ -219,6 +219,7 @@ describe("when many agents vanish together", () => {
     expect(world.agents.degraded()).toBeUndefined();
 
     vanish(connections, ["h2", "h3", "h4"]);
+    await pass(1);
     expect(world.agents.degraded()).toContain("3 of 8 agents vanished together (h2, h3, h4)");
     await pass(600_000);
     expect(instances()).toHaveLength(8);

@@ -40,7 +40,9 @@ export class Leases {
     this.#clock = clock;
     this.#logger = logger;
     this.#liveBoot = liveBoot;
-    this.#unsubscribe = live.onLeases((leases) => this.#compare(leases));
+    this.#unsubscribe = live.onLeases((leases) => {
+      for (const connection of this.#connections.values()) this.#compare(connection, leases);
+    });
   }
 
   /** The boot of the agent of a host that has a stream open here and keeps acking. */
@@ -79,7 +81,7 @@ export class Leases {
       leave();
       throw error;
     }
-    this.#compare(this.#live.leases());
+    this.#compare(connection, this.#live.leases());
     return leave;
   }
 
@@ -107,15 +109,15 @@ export class Leases {
     if (here !== undefined && here !== boot) throw secondBoot(host, here, "");
   }
 
-  /** What the store shows of the leases that are ours. */
-  #compare(leases: LeaseView): void {
-    for (const [host, connection] of this.#connections) {
-      const { boot } = connection.lease;
-      const shown = leases.get(host);
-      if (shown?.replica === this.#live.replica && shown.boot === boot) connection.shown = true;
-      else if (connection.shown && shown !== undefined && shown.replica !== this.#live.replica)
-        this.#giveUp(connection, shown.replica);
-    }
+  /** What the store shows of a lease that is ours. */
+  #compare(connection: Connection, leases: LeaseView): void {
+    const { host, boot } = connection.lease;
+    // it may be over by now
+    if (this.#connections.get(host) !== connection) return;
+    const shown = leases.get(host);
+    if (shown?.replica === this.#live.replica && shown.boot === boot) connection.shown = true;
+    else if (connection.shown && shown !== undefined && shown.replica !== this.#live.replica)
+      this.#giveUp(connection, shown.replica);
   }
 
   /** The agent is elsewhere; what it left here is a stream that nobody reads. */

@@ -6,6 +6,7 @@ import { Fault } from "../lib/errors.ts";
 import type { Position } from "../model/position.ts";
 import { instanceId, parseInstanceId } from "../model/names.ts";
 import type {
+  HeldLease,
   InstanceDecision,
   InstanceRecord,
   Lease,
@@ -30,6 +31,9 @@ const PURGE_EVERY_MS = 600_000;
 
 export type SqliteLiveOptions = { readonly file: SqliteFile; readonly realm: string; readonly clock: Clock };
 
+/** Leases that are about to be shown. */
+type LeasesNext = { readonly leases: Map<string, HeldLease>; readonly shown: Promise<void> };
+
 export class SqliteLive implements LiveStore {
   /** There is never another. */
   readonly replica = "embedded";
@@ -40,6 +44,7 @@ export class SqliteLive implements LiveStore {
   readonly #leaseListeners = new Set<(leases: LeaseView) => void>();
   readonly #replicaListeners = new Set<(replicas: ReplicaView) => void>();
   #leases: LeaseView = new Map();
+  #leasesNext: LeasesNext | undefined;
   #held: Held | undefined;
   #draft: Draft | undefined;
   #replicas: ReplicaView = new Map();
@@ -160,15 +165,12 @@ export class SqliteLive implements LiveStore {
   }
 
   // one process, one replica: a lease is what this process says, and ends with it
-  async claimLease(lease: Lease): Promise<void> {
-    this.#setLeases(new Map(this.#leases).set(lease.host, { ...lease, replica: this.replica }));
+  claimLease(lease: Lease): Promise<void> {
+    return this.#changeLeases((leases) => leases.set(lease.host, { ...lease, replica: this.replica }));
   }
 
-  async releaseLease(host: string): Promise<void> {
-    if (!this.#leases.has(host)) return;
-    const leases = new Map(this.#leases);
-    leases.delete(host);
-    this.#setLeases(leases);
+  releaseLease(host: string): Promise<void> {
+    return this.#changeLeases((leases) => leases.delete(host));
   }
 
   away(): LiveContent["away"] {
@@ -210,9 +212,23 @@ export class SqliteLive implements LiveStore {
     return this.#file.trouble();
   }
 
-  #setLeases(leases: LeaseView): void {
-    this.#leases = leases;
-    for (const listener of this.#leaseListeners) listener(leases);
+  /** Those that change in one turn, as after a restart, are shown together: a view of thousands is dear. */
+  #changeLeases(change: (leases: Map<string, HeldLease>) => unknown): Promise<void> {
+    this.#leasesNext ??= this.#collectLeases();
+    change(this.#leasesNext.leases);
+    return this.#leasesNext.shown;
+  }
+
+  #collectLeases(): LeasesNext {
+    const leases = new Map(this.#leases);
+    const { promise: shown, resolve } = Promise.withResolvers<void>();
+    setImmediate(() => {
+      this.#leasesNext = undefined;
+      this.#leases = leases;
+      for (const listener of this.#leaseListeners) listener(leases);
+      resolve();
+    });
+    return { leases, shown };
   }
 
   #current(): Held {
