@@ -60,6 +60,23 @@ test("acks somebody waits for leave at once, the others once a second with the n
   expect(sent.at(-1)).toMatchObject({ at: 1_100, revision: 4 });
 });
 
+test("what is applied while an ack is on its way is told a second later, not ten", async () => {
+  const { clock, sent, acks, gate, release } = setup();
+  acks.applied(ack(1), false);
+  await clock.advance(500);
+  gate();
+  acks.connected();
+  await clock.advance(0);
+  acks.applied(ack(2), false);
+  release();
+  await clock.advance(1_000);
+  expect(sent.map(({ at, revision }) => [at, revision])).toEqual([
+    [0, 1],
+    [500, 1],
+    [1_500, 2],
+  ]);
+});
+
 test("a quiet agent acks every ten seconds", async () => {
   const { clock, sent, acks } = setup();
   acks.applied(ack(1), false);

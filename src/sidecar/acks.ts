@@ -63,17 +63,19 @@ export function createAcks({ host, clock, logger, random = Math.random, replica 
 
   const sendOnce = async (): Promise<void> => {
     const client = replica();
-    if (stopped || client === undefined || latest === undefined) return;
+    const ack = latest;
+    if (stopped || client === undefined || ack === undefined) return;
     try {
       await client.request(`/v1/agents/${encodeURIComponent(host)}/acks`, {
         method: "POST",
-        body: latest,
+        body: ack,
         schema: z.unknown(),
         timeoutMs: 5_000,
       });
       failures = 0;
       sentAt = clock.now();
-      if (!wanted) plan(KEEPALIVE_MS);
+      // what was applied meanwhile may have planned to be told sooner
+      if (!wanted) plan(latest === ack ? KEEPALIVE_MS : CALM_MS);
     } catch (error) {
       logger.debug(`an ack did not reach Atlas: ${describeError(error)}`);
       if (!wanted) plan(fullJitter(failures, { ...RETRY, random }));
