@@ -1,9 +1,11 @@
 // The DynamoDB half of the cluster store on Amazon's own DynamoDB Local: the contract, races, and everything that goes wrong.
-// The live half is SQLite's here; the contract on ZooKeeper is in zookeeper.e2e.ts.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import {
   CreateTableCommand,
   DescribeTableCommand,
@@ -18,10 +20,10 @@ import { defaultDefinition } from "../core/model/service.ts";
 import { describeStoreContract, type StoreUnderTest } from "../core/registry/contract.ts";
 import { DynamoDbMeta, type DynamoDbMetaOptions } from "../core/registry/dynamodb.ts";
 import type { AuditEntry } from "../core/registry/meta-store.ts";
-import { createSqliteStores } from "../core/registry/sqlite.ts";
 import { eventually, freePort, scenario, type Spawned, type World } from "./harness.ts";
 import { startDynamoDb } from "./parts.ts";
 import { spawn } from "./process.ts";
+import { freshChroot, type Hand, openHand, type SharedZooKeeper, shareZooKeeper, storeOn } from "./zookeeper-kit.ts";
 
 process.env.AWS_ACCESS_KEY_ID = "local";
 process.env.AWS_SECRET_ACCESS_KEY = "local";
@@ -33,7 +35,7 @@ let server: { readonly endpoint: string; readonly process: Spawned };
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "smartstack-dynamodb-"));
   const spawned: World["spawn"] = (command, options = {}) => spawn(command, { cwd: directory, ...options });
-  server = await startDynamoDb({ port: freePort, spawn: spawned, directory } as World);
+  server = await startDynamoDb({ port: freePort, spawn: spawned, directory });
 }, 60_000);
 afterAll(async () => {
   await server.process.stop();
@@ -113,34 +115,49 @@ function entry(number: number, more: Partial<AuditEntry> = {}): AuditEntry {
 
 const targets = (entries: readonly AuditEntry[]): string[] => entries.map(({ target }) => target);
 
-describeStoreContract("DynamoDB (with SQLite's live half)", async () => {
-  const place = await newPlace();
-  const table = newTable();
-  const clock = fakeClock();
-  const open = async (): Promise<StoreUnderTest> => {
-    const { live } = createSqliteStores({ directory: place, realm: "test", clock });
-    const meta = await metaOf({ table, dataDir: place });
-    await live.open();
-    await meta.open();
-    const close = async (): Promise<void> => {
-      await meta.close();
-      await live.close();
+describe("both halves of the cluster store:", () => {
+  let zookeeper: SharedZooKeeper;
+  let hand: Hand;
+  beforeAll(async () => {
+    zookeeper = await shareZooKeeper(1);
+    hand = await openHand(zookeeper.servers);
+  }, 60_000);
+  afterAll(async () => {
+    await hand.close();
+    await zookeeper.stop();
+  });
+
+  describeStoreContract("ZooKeeper and DynamoDB", async () => {
+    const place = await newPlace();
+    const table = newTable();
+    const servers = zookeeper.servers + (await freshChroot(hand));
+    // ZooKeeper dates removals; DynamoDB's deadlines need time that passes by itself
+    const clock = fakeClock(Date.now());
+    const open = async (): Promise<StoreUnderTest> => {
+      const live = storeOn(servers, { clock });
+      const meta = await metaOf({ table, dataDir: place });
+      await live.open();
+      await meta.open();
+      const close = async (): Promise<void> => {
+        await meta.close();
+        await live.close();
+      };
+      return {
+        live,
+        meta,
+        async reopen() {
+          await close();
+          return open();
+        },
+        async advance(ms) {
+          await clock.advance(ms);
+          await live.purge();
+        },
+        dispose: close,
+      };
     };
-    return {
-      live,
-      meta,
-      async reopen() {
-        await close();
-        return open();
-      },
-      async advance(ms) {
-        await clock.advance(ms);
-        await new Promise((resolve) => setImmediate(resolve));
-      },
-      dispose: close,
-    };
-  };
-  return open();
+    return open();
+  });
 });
 
 describe("the table", () => {
@@ -341,6 +358,46 @@ describe("replicas that race", () => {
   });
 });
 
+test("a write whose answer is lost is made once, and its writer told so", async () => {
+  const table = newTable();
+  await (await opened({ table })).close();
+  // a proxy that lets the first write of each kind through and then hangs up
+  const lost = new Set<string>();
+  const proxy = createServer((request, response) => {
+    void (async () => {
+      const target = String(request.headers["x-amz-target"]);
+      const answer = await fetch(server.endpoint, {
+        method: "POST",
+        headers: {
+          "content-type": "application/x-amz-json-1.0",
+          "x-amz-target": target,
+          authorization: String(request.headers.authorization),
+        },
+        body: await new Response(Readable.toWeb(request) as ReadableStream<Uint8Array>).text(),
+      });
+      const body = await answer.text();
+      if (/PutItem|TransactWrite|BatchWrite/.test(target) && !lost.has(target)) {
+        lost.add(target);
+        request.socket.destroy();
+        return;
+      }
+      response.writeHead(answer.status, { "content-type": "application/x-amz-json-1.0" }).end(body);
+    })();
+  });
+  await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+  const { port } = proxy.address() as AddressInfo;
+  const meta = await opened({ table, endpoint: `http://127.0.0.1:${port}` });
+  expect(await meta.addSettings("identity", { A: 1 }, "2026-01-01T00:00:00.000Z", "ann")).toBe(1);
+  expect(await meta.settingsHistory("identity", 10)).toHaveLength(1);
+  expect(await meta.reservePort("identity", new Set())).toEqual({ service: "identity", port: 5000, created: true });
+  await meta.addAudit(entry(1));
+  expect(targets(await meta.audit(10))).toEqual(["identity/1"]);
+  expect(lost.size).toBe(3);
+  await meta.close();
+  proxy.closeAllConnections();
+  await new Promise((resolve) => proxy.close(resolve));
+});
+
 describe("values", () => {
   test("beyond what an item holds are refused with the reason, just below it they are kept", async () => {
     const meta = await opened({ table: newTable() });
@@ -468,11 +525,19 @@ scenario(
 
     await dynamo.start();
     await eventually("it is well again, with nobody asking", () => expect(meta.degraded()).toBeUndefined());
-    const trail = targets(await meta.audit(100));
-    expect(trail).toEqual(Array.from({ length: 61 }, (_, index) => `identity/${60 - index}`));
+    await eventually(
+      "every entry is there, once and in order",
+      async () =>
+        expect(targets(await meta.audit(100))).toEqual(
+          Array.from({ length: 61 }, (_, index) => `identity/${60 - index}`),
+        ),
+      // DynamoDB Local syncs each item that it keeps on disk
+      60_000,
+    );
     expect(meta.auditBacklog()).toEqual({ waiting: 0, dropped: 0 });
     expect(await meta.addSettings("identity", { A: 2 }, "2026-01-01T00:00:00.000Z", "ann")).toBe(version + 1);
   },
+  150_000,
 );
 
 describe("DynamoDB stopped dead, as behind a network that swallows packets:", () => {

@@ -162,7 +162,7 @@ export type DynamoDbPlace = {
 
 /** Starts Amazon's DynamoDB Local; resolves when it answers. */
 export async function startDynamoDb(
-  world: World,
+  world: Place,
   place: DynamoDbPlace = {},
 ): Promise<{ endpoint: string; process: Spawned }> {
   const port = place.port ?? (await world.port());
