@@ -66,6 +66,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const { clock = systemClock, logger = silentLogger } = dependencies;
   const secrets = new Secrets(config.secrets);
   const access = new Access(secrets);
+  tellExpiry(secrets.certificate, clock, logger);
   const limits = new Limits();
   const { live, meta } = await createStores(config.store, { realm: config.realm, clock, logger });
   const registry = new Registry({ realm: config.realm, live, meta, clock, logger });
@@ -198,10 +199,19 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   };
 }
 
+/** A certificate that ends soon, in ms, is worth a line. */
+const SOON_MS = 14 * 86_400_000;
+
+function tellExpiry(certificate: Certificate | undefined, clock: Clock, logger: Logger): void {
+  if (certificate === undefined || certificate.validTo.getTime() - clock.now() > SOON_MS) return;
+  logger.warn(`the certificate ends on ${certificate.validTo.toISOString()}: renew it, then send SIGHUP`);
+}
+
 function renew(server: Server, certificate: Certificate, logger: Logger): void {
   try {
     server.renew(certificate);
     logger.info({ validTo: certificate.validTo }, "new connections get the new certificate");
+    tellExpiry(certificate, systemClock, logger);
   } catch (error) {
     logger.error(`the new certificate cannot be used, the one before stays: ${describeError(error)}`);
   }

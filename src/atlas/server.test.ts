@@ -60,6 +60,20 @@ async function streams() {
   return { world, open };
 }
 
+test("a body that trickles is cut off, although bytes come all the time", async () => {
+  const respond = async (request: Request): Promise<Response> => new Response(await request.text());
+  const server = serve({ address: { host: "127.0.0.1", port: 0 }, respond, idleS: 2 });
+  cleanups.push(() => server.stop());
+  const socket = connect(Number(new URL(server.url).port), "127.0.0.1", () =>
+    socket.write("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"),
+  );
+  const drip = setInterval(() => socket.write("x"), 200);
+  cleanups.push(() => clearInterval(drip));
+  socket.on("error", () => undefined);
+  socket.resume();
+  await new Promise((resolve) => socket.once("close", resolve));
+}, 15_000);
+
 test.each(["", "?agent=a&boot=1"])(
   "a stream (%s) may be silent for as long as it likes, and its connection ends with it",
   async (query) => {

@@ -1,6 +1,7 @@
 // enable and disable: the operator's intent about instances, one by one or all of a host.
 import { type AtlasClient, AtlasProblem } from "../core/api/atlas-client.ts";
 import { describeError, errorCode, Fault } from "../core/lib/errors.ts";
+import { sameHost } from "../core/model/names.ts";
 import { type Command, defineCommand, usageError } from "./command.ts";
 import { connectAtlas } from "./connection.ts";
 import { EXIT } from "./exit-codes.ts";
@@ -79,7 +80,7 @@ function intentCommand(name: "enable" | "disable", enabled: boolean): Command {
 async function targetsOf(client: AtlasClient, wanted: string, service: string | undefined): Promise<readonly Target[]> {
   const { instances } = await readSnapshot(client);
   const targets = instances.filter(
-    (instance) => instance.host === wanted && (service === undefined || instance.service === service),
+    (instance) => sameHost(instance.host, wanted) && (service === undefined || instance.service === service),
   );
   if (targets.length > 0) return targets;
   const hosts = [...new Set(instances.map((instance) => instance.host))].sort();

@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { connect as connectTls } from "node:tls";
 import { send } from "./haproxy-kit.ts";
 import { BINARY, eventually, flags, scenario, type World } from "./harness.ts";
+import { startDynamoDb, startZooKeeper } from "./parts.ts";
 import { startSidecar } from "./sidecar-kit.ts";
 import { createAuthority, createTokens, replacePair, type SecureAtlas, startSecureAtlas } from "./tls-kit.ts";
 
@@ -481,3 +482,53 @@ describe("a sidecar with token and TLS", () => {
     },
   );
 });
+
+scenario(
+  "replicas with TLS and a peers' token count each other's agents; a peer with another token is named, until it has the right one",
+  async (world) => {
+    const [{ address }, { endpoint }] = await Promise.all([startZooKeeper(world), startDynamoDb(world)]);
+    const authority = await createAuthority(world);
+    const tokens = createTokens(world);
+    const [agent, admin] = [await tokens.create("agent", "host001", "host001"), await tokens.create("admin", "root")];
+    const peerTokens = (name: string): string => join(world.directory, `${name}.peers`);
+    const [right, wrong] = ["r", "w"].map((letter) => letter.repeat(40));
+    const start = async (name: string, token = right) => {
+      await writeFile(peerTokens(name), `${token}\n`);
+      const store = { store: "cluster", zookeeper: address, "dynamodb-endpoint": endpoint };
+      return startSecureAtlas(world, {
+        tokens,
+        authority,
+        pair: await authority.issue(name),
+        flags: [
+          ...flags({ ...store, "peer-token-file": peerTokens(name), "tls-ca": authority.ca }),
+          "--dynamodb-create-table",
+        ],
+        env: { AWS_ACCESS_KEY_ID: "local", AWS_SECRET_ACCESS_KEY: "local", AWS_REGION: "us-east-1" },
+      });
+    };
+    const one = await start("one");
+    const two = await start("two");
+    await startSidecar(world, one, { flags: ["--token-file", agent, "--tls-ca", authority.ca] });
+    const wait = (name: string) => two.ask(admin, `/v1/services/${name}?wait=applied&timeout=10s`, "PUT", {});
+    await eventually("the agent is known to the other replica", async () => {
+      expect(await two.ask(admin, "/v1/agents")).toMatchObject({ list: [{ host: "host001", connected: true }] });
+    });
+    expect(await wait("first")).toMatchObject({ applied: 1, total: 1 });
+    // no token of people opens what is between replicas
+    expect(two.ask(admin, "/v1/peer/feed")).rejects.toThrow("the peers' token");
+
+    const three = await start("three", wrong);
+    await eventually("it says whom it does not hear", async () => {
+      const { degraded } = await three.ask(admin, "/v1/info");
+      expect(String(degraded)).toContain("not the peers' token of this Atlas");
+    });
+    // what both replicas will say from now on: shown first, and taken; the old one is taken too
+    await writeFile(peerTokens("three"), `${right}\n${wrong}\n`);
+    await three.reload();
+    await eventually("it hears them", async () => {
+      expect(await three.ask(admin, "/v1/info")).not.toHaveProperty("degraded");
+    });
+    expect(await wait("second")).toMatchObject({ applied: 1, total: 1 });
+  },
+  120_000,
+);

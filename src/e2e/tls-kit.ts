@@ -124,21 +124,25 @@ export async function startSecureAtlas(
     readonly authority?: Authority;
     readonly pair?: Pair;
     readonly flags?: readonly string[];
+    readonly env?: Readonly<Record<string, string>>;
     readonly port?: number;
   },
 ): Promise<SecureAtlas> {
-  const { tokens, authority, pair, flags = [] } = options;
+  const { tokens, authority, pair, flags = [], env = {} } = options;
   const port = options.port ?? (await world.port());
   const tls = pair === undefined ? [] : ["--tls-cert", pair.cert, "--tls-key", pair.key];
   const listen = ["--listen", `127.0.0.1:${port}`, "--data-dir", join(world.directory, `atlas-${port}`)];
   const process = world.spawn([BINARY, "atlas", ...listen, "--token-file", tokens.file, ...tls, ...flags], {
     name: `atlas :${port}`,
+    env,
   });
   const url = `${pair === undefined ? "http" : "https"}://127.0.0.1:${port}`;
   const ca = authority === undefined ? undefined : await readFile(authority.ca, "utf8");
   const client = (token: string | undefined) => createAtlasClient({ urls: [url], token, tlsCa: ca });
-  await eventually("Atlas is ready", () =>
-    client(undefined).request("/readyz", { schema: z.object({ status: z.literal("ready") }) }),
+  await eventually(
+    "Atlas is ready",
+    () => client(undefined).request("/readyz", { schema: z.object({ status: z.literal("ready") }) }),
+    20_000,
   );
   const reloads = (): number => process.output().split("the tokens: ").length - 1;
   return {
