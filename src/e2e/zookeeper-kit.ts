@@ -44,6 +44,7 @@ export async function shareZooKeeper(size: number): Promise<SharedZooKeeper> {
 
 /** A client of the test's own: the hand that edits, or the eye that looks. */
 export type Hand = {
+  readonly chroot: string;
   write(...ops: readonly Op[]): Promise<Zxid>;
   create(path: string, data?: string): Promise<Zxid>;
   set(path: string, data: string): Promise<Zxid>;
@@ -71,6 +72,7 @@ export async function openHand(hosts: string, chroot = ""): Promise<Hand> {
   await promise;
   const write = (...ops: readonly Op[]): Promise<Zxid> => client.commit(ops);
   return {
+    chroot,
     write,
     create: (path, data = "") => write({ kind: "create", path, data }),
     set: (path, data) => write({ kind: "set", path, data }),
@@ -95,7 +97,12 @@ export async function freshChroot(hand: Hand): Promise<string> {
   return chroot;
 }
 
-export type StoreOptions = { readonly realm?: string; readonly clock?: Clock; readonly sessionTimeoutMs?: number };
+export type StoreOptions = {
+  readonly realm?: string;
+  readonly clock?: Clock;
+  readonly sessionTimeoutMs?: number;
+  readonly replica?: string;
+};
 
 export function storeOn(servers: string, options: StoreOptions = {}): ZooKeeperLive {
   return createZooKeeperLive({ servers, realm: "local", logger: silentLogger, sessionTimeoutMs: 2_000, ...options });
@@ -120,7 +127,7 @@ export type Record = {
   /** What went wrong: a position that did not grow, a change that does not follow. */
   readonly faults: readonly string[];
   /** How often a new generation began. */
-  resets(): number;
+  readonly resets: () => number;
 };
 
 /** Follows a store from now on. */

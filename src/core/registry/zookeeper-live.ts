@@ -112,7 +112,7 @@ export class ZooKeeperLive implements LiveStore {
       logger,
       onMissing,
       onChange: (change) => tell(this.#listeners, change),
-      commit: async (ops) => (await this.#ready()).commit(ops),
+      commit: async (ops) => (this.#session.client ?? unconnected()).commit(ops),
     });
     this.#presence = new Presence({
       replica,
@@ -121,7 +121,11 @@ export class ZooKeeperLive implements LiveStore {
       onLeases: (leases) => tell(this.#leaseListeners, leases),
       onReplicas: (replicas) => tell(this.#replicaListeners, replicas),
     });
-    this.#writer = new Writer({ registry: this.#registry, timers: this.#timers, ready: () => this.#ready() });
+    this.#writer = new Writer({
+      registry: this.#registry,
+      timers: this.#timers,
+      ready: (patience) => this.#ready(patience),
+    });
     this.#session = new ZooKeeperSession({
       servers: this.#servers,
       sessionTimeoutMs,
@@ -308,14 +312,21 @@ export class ZooKeeperLive implements LiveStore {
     return this.#write(decide, { key: path, withinMs: WRITE_MS });
   }
 
-  /** The client, once everything was read through it. @throws Fault `unavailable` when ZooKeeper is away for long already */
-  async #ready(): Promise<ZooKeeperClient> {
+  /**
+   * The client, once everything was read through it.
+   * @throws Fault `unavailable` when patience ends, or ZooKeeper is away for longer than a write may take
+   */
+  async #ready(patience: AbortSignal): Promise<ZooKeeperClient> {
     for (;;) {
       const { client } = this.#session;
       if (this.#sight.kind === "here" && client !== undefined) return client;
       const hopeless = this.#sight.kind === "away" && this.#timers.now() - this.#sight.since > WRITE_MS;
-      if (hopeless || this.#sight.kind === "closed" || this.#registry.state === undefined) throw this.#unavailable();
-      await new Promise<void>((resolve) => this.#waiters.push(resolve));
+      const never = this.#sight.kind === "closed" || this.#registry.state === undefined;
+      if (hopeless || never || patience.aborted) throw this.#unavailable();
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#waiters.push(resolve);
+      patience.addEventListener("abort", () => resolve(), { once: true });
+      await promise;
     }
   }
 
@@ -395,10 +406,6 @@ export class ZooKeeperLive implements LiveStore {
     if (this.#sight.kind === "here") this.#sight = { kind: "away", since: this.#timers.now(), why };
     this.#registry.end();
     this.#presence.end();
-    // those who wait decide whether it is still worth while
-    this.#timers.after(WRITE_MS, () => {
-      for (const wake of this.#waiters.splice(0)) wake();
-    });
   }
 
   #hear(event: NodeEvent): void {
@@ -447,6 +454,10 @@ export class ZooKeeperLive implements LiveStore {
       this.#schedulePurge();
     });
   }
+}
+
+function unconnected(): never {
+  throw new Fault({ code: "connection_loss", message: "ZooKeeper is not connected" });
 }
 
 function subscribe<T>(listeners: Set<T>, listener: T): () => void {

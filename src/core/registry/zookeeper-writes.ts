@@ -13,8 +13,8 @@ export type WriterOptions = {
   readonly registry: RegistryMirror;
   /** Of the network: never a test's. */
   readonly timers: Clock;
-  /** Resolves with the client when everything was read through it. @throws Fault `unavailable` when ZooKeeper is away for long */
-  readonly ready: () => Promise<ZooKeeperClient>;
+  /** Resolves with the client when everything was read through it. @throws Fault `unavailable` when patience ends before */
+  readonly ready: (patience: AbortSignal) => Promise<ZooKeeperClient>;
 };
 
 /** What to write: groups of steps that belong together. None: the store says so already. May throw to refuse. */
@@ -65,12 +65,12 @@ export class Writer {
     let unsure = false;
     for (let round = 0; !patience.aborted; round += 1) {
       try {
-        const client = await this.#options.ready();
+        const client = await this.#options.ready(patience);
         const plan = attemptPlan(decide);
         if (plan.kind !== "write") {
           // another replica may have changed it a moment ago, and the news is on its way
           if (!certain) {
-            await this.#confirm();
+            await this.#confirm(client);
             certain = true;
             continue;
           }
@@ -109,24 +109,23 @@ export class Writer {
         return;
       } catch (error) {
         if (!isLoss(error)) throw error;
-        await this.#options.ready();
+        await this.#options.ready(patience);
       }
     }
   }
 
   /** Resolves when the mirror shows everything that was written before the call, by whomever. Many share one question. */
-  #confirm(): Promise<void> {
+  #confirm(client: ZooKeeperClient): Promise<void> {
     this.#confirmingNext ??= this.#confirming.then(() => {
       this.#confirmingNext = undefined;
-      const asked = this.#ask();
+      const asked = this.#ask(client);
       this.#confirming = asked.catch(() => undefined);
       return asked;
     });
     return this.#confirmingNext;
   }
 
-  async #ask(): Promise<void> {
-    const client = await this.#options.ready();
+  async #ask(client: ZooKeeperClient): Promise<void> {
     // a transaction that changes nothing: its place in the log is behind all that were acknowledged
     await client.commit([{ kind: "check", path: "/" }]);
     await this.#options.registry.current();
