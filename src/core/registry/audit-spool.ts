@@ -69,7 +69,7 @@ export class AuditSpool {
   open(): void {
     const { directory } = this.#options;
     try {
-      mkdirSync(directory, { recursive: true, mode: 0o750 });
+      mkdirSync(directory, { recursive: true, mode: 0o700 });
       this.#lock = takeLock(directory);
       const names = readdirSync(directory)
         .filter((name) => /^\d{10}\.jsonl$/.test(name))
@@ -180,7 +180,7 @@ export class AuditSpool {
   /** Begins a new file: never after what an earlier process may have left half. */
   #begin(): [number, Segment] {
     const path = join(this.#options.directory, `${String(this.#next).padStart(10, "0")}.jsonl`);
-    const file = openSync(path, "ax", 0o640);
+    const file = openSync(path, "ax", 0o600);
     this.#sealActive();
     const segment: Segment = { path, bytes: 0, waiting: 0, lines: [] };
     this.#next += 1;
