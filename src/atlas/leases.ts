@@ -67,22 +67,14 @@ export class Leases {
     const before = this.#live.leases().get(host);
     if (before !== undefined && before.replica !== this.#live.replica)
       this.#logger.info({ host, from: before.replica, boot }, "taking over the lease of an agent from another replica");
-    const leave = (): void => {
-      connection.silence();
-      if (this.#connections.get(host) !== connection) return;
-      this.#connections.delete(host);
-      void this.#live.releaseLease(host).catch((error: unknown) => {
-        this.#logger.warn({ err: error, host }, "lease could not be released; it ends with this replica's session");
-      });
-    };
     try {
       await this.#live.claimLease(lease);
     } catch (error) {
-      leave();
+      this.#leave(connection);
       throw error;
     }
     this.#compare(connection, this.#live.leases());
-    return leave;
+    return this.#leaverOf(connection);
   }
 
   /** The agent of a host gave a sign of life. */
@@ -128,6 +120,21 @@ export class Leases {
     this.#connections.delete(host);
     this.#logger.info({ host, to: replica }, "the lease of an agent went to another replica");
     connection.cut(`the lease of ${host} is held by the replica ${replica} now`);
+  }
+
+  // apart from `connect`, whose closures would hold on to all that it was called with
+  #leaverOf(connection: Connection): () => void {
+    return () => this.#leave(connection);
+  }
+
+  #leave(connection: Connection): void {
+    connection.silence();
+    const { host } = connection.lease;
+    if (this.#connections.get(host) !== connection) return;
+    this.#connections.delete(host);
+    void this.#live.releaseLease(host).catch((error: unknown) => {
+      this.#logger.warn({ err: error, host }, "lease could not be released; it ends with this replica's session");
+    });
   }
 
   #expectAck(cut: (reason: string) => void): Cancel {

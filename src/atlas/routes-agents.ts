@@ -4,9 +4,7 @@ import { ackSchema, agentSchema, type Rejection } from "../core/model/agent.ts";
 import { instanceId } from "../core/model/names.ts";
 import { comparePositions, parsePosition, positionSchema } from "../core/model/position.ts";
 import { deltaSchema, heartbeatSchema, settingsEventSchema, snapshotSchema } from "../core/model/snapshot.ts";
-import type { Lease } from "../core/registry/live-store.ts";
 import { requireNeed, requireOwnHost } from "./access.ts";
-import type { Leases } from "./leases.ts";
 import { actorOf, type Parts, written } from "./parts.ts";
 import { type Call, route, type Route } from "./router.ts";
 import {
@@ -136,19 +134,14 @@ async function watch(
   const leaveCount = limits.stream(peer.address, host === undefined ? "reader" : "agent");
   const wanted = { since, caller, services: service && new Set(service), settings: settings && new Set(settings) };
   try {
-    const watcher =
-      host === undefined || boot === undefined
-        ? hub.open({ ...wanted, onEnd: leaveCount })
-        : await openLease(leases, { host, boot, zone, version }, (leave) =>
-            hub.open({
-              ...wanted,
-              acks: true,
-              onEnd() {
-                leave();
-                leaveCount();
-              },
-            }),
-          );
+    let watcher: Watcher;
+    if (host === undefined || boot === undefined) watcher = hub.open({ ...wanted, onEnd: leaveCount });
+    else {
+      const held = cuttable();
+      const leave = await leases.connect({ host, boot, zone, version }, held.cut);
+      watcher = hub.open({ ...wanted, acks: true, onEnd: both(leave, leaveCount) });
+      held.hold(watcher);
+    }
     peer.noIdleLimit();
     return new Response(watcher.body, { headers });
   } catch (error) {
@@ -157,16 +150,28 @@ async function watch(
   }
 }
 
-/** A stream that holds a lease. A function of its own, so that what lives as long as the stream holds on to nothing else. */
-async function openLease(leases: Leases, lease: Lease, open: (onEnd: () => void) => Watcher): Promise<Watcher> {
+// What lives as long as a stream is made outside of `watch`: a closure made inside would hold on to the whole request.
+
+/** Cuts a stream, also one that opens only afterwards. */
+function cuttable(): { readonly cut: (reason: string) => void; readonly hold: (watcher: Watcher) => void } {
   let watcher: Watcher | undefined;
-  let cut: string | undefined;
-  const leave = await leases.connect(lease, (reason) => {
-    cut = reason;
-    watcher?.end(reason);
-  });
-  watcher = open(leave);
-  // another stream of this agent came while the lease was being claimed
-  if (cut !== undefined) watcher.end(cut);
-  return watcher;
+  let cutFor: string | undefined;
+  return {
+    cut: (reason) => {
+      cutFor = reason;
+      watcher?.end(reason);
+    },
+    hold: (opened) => {
+      watcher = opened;
+      // another stream of this agent came while the lease was being claimed
+      if (cutFor !== undefined) watcher.end(cutFor);
+    },
+  };
+}
+
+function both(first: () => void, second: () => void): () => void {
+  return () => {
+    first();
+    second();
+  };
 }

@@ -40,14 +40,16 @@ function sleepWith(after: Clock["after"]): Clock["sleep"] {
 const LONGEST_MS = 2 ** 31 - 1;
 
 const realAfter: Clock["after"] = (ms, run) => {
-  if (ms > LONGEST_MS) {
-    let cancel = realAfter(LONGEST_MS, () => {
-      cancel = realAfter(ms - LONGEST_MS, run);
-    });
-    return () => cancel();
-  }
+  if (ms > LONGEST_MS) return inPieces(ms, run);
   const timer = setTimeout(run, ms);
   return () => clearTimeout(timer);
+};
+
+const inPieces: Clock["after"] = (ms, run) => {
+  let cancel = realAfter(LONGEST_MS, () => {
+    cancel = realAfter(ms - LONGEST_MS, run);
+  });
+  return () => cancel();
 };
 
 export const systemClock: Clock = {
