@@ -33,6 +33,20 @@ async function knowEachOther(replicas: readonly Replica[]): Promise<void> {
 const percentile = (times: readonly number[], share: number): number =>
   times.toSorted((a, b) => a - b)[Math.min(times.length - 1, Math.floor(times.length * share))] ?? 0;
 
+/** A stream that holds the lease of host1. */
+async function openAgent(world: World, url: string, boot: string) {
+  const ending = new AbortController();
+  world.defer(() => ending.abort());
+  const response = await fetch(`${url}/v1/watch?agent=host1&boot=${boot}`, { signal: ending.signal });
+  const seen: string[] = [];
+  const { body } = response;
+  if (response.ok && body !== null)
+    void (async () => {
+      for await (const event of readSse(body)) seen.push(event.event === "end" ? event.data : event.event);
+    })().catch(() => undefined);
+  return { status: response.status, text: () => response.text(), seen, close: () => ending.abort() };
+}
+
 describe("several Atlases", () => {
   scenario(
     "a write at one waits for the agents of all, quickly; of a replica that hangs they are named",
@@ -203,18 +217,7 @@ describe("several Atlases", () => {
   scenario("a lease goes along with its agent, and is refused to another boot at every replica", async (world) => {
     const { replicas } = await startThree(world);
     const [a, b, c] = replicas;
-    const open = async (url: string, boot: string) => {
-      const ending = new AbortController();
-      world.defer(() => ending.abort());
-      const response = await fetch(`${url}/v1/watch?agent=host1&boot=${boot}`, { signal: ending.signal });
-      const seen: string[] = [];
-      const { body } = response;
-      if (response.ok && body !== null)
-        void (async () => {
-          for await (const event of readSse(body)) seen.push(event.event === "end" ? event.data : event.event);
-        })().catch(() => undefined);
-      return { status: response.status, text: () => response.text(), seen, close: () => ending.abort() };
-    };
+    const open = (url: string, boot: string) => openAgent(world, url, boot);
     const first = await open(a.url, "one");
     expect(first.status).toBe(200);
     const other = await open(c.url, "two");
@@ -235,4 +238,42 @@ describe("several Atlases", () => {
       expect((await open(c.url, "two")).status).toBe(200);
     });
   });
+
+  scenario(
+    "a lease that moved while ZooKeeper was away is the new replica's when the old one gives up its own",
+    async (world) => {
+      const zookeeper = await startZooKeeper(world);
+      const { replicas } = await startThree(world, zookeeper.address);
+      const [a, b, c] = replicas;
+      const isDegraded = (url: string, wanted: boolean) =>
+        eventually(`${url} ${wanted ? "notices" : "sees again"}`, async () => {
+          const { body } = await ask(`${url}/readyz`);
+          expect((body.degraded as string[]).some((reason) => reason.startsWith("ZooKeeper"))).toBe(wanted);
+        });
+      const first = await openAgent(world, b.url, "one");
+      expect(first.status).toBe(200);
+      zookeeper.process.signal("SIGKILL");
+      await zookeeper.process.exited;
+      for (const { url } of replicas) await isDegraded(url, true);
+      const second = await openAgent(world, a.url, "one");
+      expect(second.status).toBe(200);
+      first.close();
+      await eventually("the old replica sees its stream end", async () => {
+        expect((await ask(`${b.url}/v1/peer/agents/host1`)).body).toEqual({ boot: null });
+      });
+      b.process.signal("SIGSTOP");
+      await startZooKeeper(world, zookeeper);
+      await isDegraded(a.url, false);
+      await isDegraded(c.url, false);
+      b.process.signal("SIGCONT");
+      await isDegraded(b.url, false);
+      // whatever the old one still had to give up, it has by now
+      await Bun.sleep(1_000);
+      for (const { url } of replicas) {
+        await eventually(`${url} has the agent`, async () => {
+          expect((await ask(`${url}/v1/agents`)).body).toMatchObject([{ host: "host1", connected: true }]);
+        });
+      }
+    },
+  );
 });

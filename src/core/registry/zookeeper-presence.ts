@@ -236,10 +236,15 @@ export class Presence {
     else this.#read.delete(host);
     const holder = this.#read.get(host)?.replica;
     if (holder === this.#options.replica) this.#seenOwn.add(host);
-    else if (this.#seenOwn.delete(host)) {
-      // another replica took it over; or somebody deleted it, and its agent is still here
-      if (holder !== undefined) this.#own.delete(host);
-      else if (this.#isHome) this.#putBackLease(host);
+    else {
+      const wasOwn = this.#seenOwn.delete(host);
+      if (holder !== undefined) {
+        // another replica took it over
+        if (wasOwn) this.#own.delete(host);
+      } else if (this.#own.has(host) && this.#isHome) {
+        // somebody deleted it, or the replica that its agent came from while ZooKeeper was away gave it up
+        this.#putBackLease(host);
+      }
     }
   }
 
