@@ -91,6 +91,40 @@ describe("the registry", () => {
     expect(seen[0]?.services.put.identity?.owner).toBe("core");
   });
 
+  test("a number that no definition has is garbage: the one before stays, it is told, and nothing waits", async () => {
+    const world = await worldWithSlowMetadata();
+    await world.operations.putService("identity", { ...defaultDefinition, owner: "core" }, ACTOR);
+    // as somebody's hand would, in ZooKeeper
+    await world.live.setDefinition("identity", 999, 1);
+    await world.put("identity", "a");
+    await settle();
+    expect(world.registry.state().services.get("identity")?.owner).toBe("core");
+    expect([...world.registry.state().instances.keys()]).toEqual(["identity/a"]);
+    expect([world.registry.ready(), world.registry.degraded()]).toEqual([
+      true,
+      [expect.stringContaining("version 999 of the definition of identity does not exist")],
+    ]);
+    await world.live.setDefinition("identity", 1, 999);
+    await settle();
+    expect(world.registry.degraded()).toEqual([]);
+    // or by defining it anew
+    await world.live.setDefinition("identity", 777, 1);
+    await settle();
+    await world.operations.putService("identity", { ...defaultDefinition, owner: "new" }, ACTOR);
+    expect(world.registry.state().services.get("identity")?.owner).toBe("new");
+    expect([world.registry.degraded(), world.live.state().definitions.get("identity")]).toEqual([[], 2]);
+  });
+
+  test("a service that a hand made of a number without a definition has the default, and can be defined", async () => {
+    const world = await worldWithSlowMetadata();
+    await world.live.setDefinition("identity", 5, undefined);
+    await settle();
+    expect(world.registry.state().services.get("identity")).toEqual(defaultDefinition);
+    expect(world.registry.degraded()[0]).toContain("the default counts until identity is defined anew");
+    await world.operations.putService("identity", { ...defaultDefinition, owner: "core" }, ACTOR);
+    expect([world.registry.state().services.get("identity")?.owner, world.registry.degraded()]).toEqual(["core", []]);
+  });
+
   test("a new generation ends the wait for a definition of the old one, which may be gone for good", async () => {
     const world = await worldWithSlowMetadata();
     const events: string[] = [];

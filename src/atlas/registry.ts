@@ -1,7 +1,7 @@
 // The registry as the rest of Atlas sees it: the live store's state with its definitions resolved, as snapshots and deltas.
 import { fullJitter } from "../core/lib/backoff.ts";
 import type { Clock } from "../core/lib/clock.ts";
-import { describeError } from "../core/lib/errors.ts";
+import { describeError, errorCode } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Instance } from "../core/model/instance.ts";
 import { parseInstanceId } from "../core/model/names.ts";
@@ -14,6 +14,12 @@ import type { DefinitionVersion, MetaStore } from "../core/registry/meta-store.t
 
 /** Metadata is read one by one when Atlas starts: so many at the same time. */
 const READS_AT_ONCE = 16;
+
+/** What a version is that no reading will ever find: somebody set its number by hand, or harmed the table. */
+const LOST = new Set(["meta_missing", "meta_unreadable"]);
+
+/** What counts in place of a lost version: the one before, as with all other garbage; the default when there was none. */
+type StandIn = { readonly version: number; readonly definition: DefinitionVersion; readonly why: string };
 
 /** Everything at one position. Immutable. */
 export type RegistryState = Position & {
@@ -45,6 +51,8 @@ export class Registry {
   readonly #closing = new AbortController();
   /** `SERVICE/VERSION` → its definition, for versions that count or are about to. */
   readonly #definitions = new Map<string, DefinitionVersion>();
+  /** By service. Only until its number moves on. */
+  readonly #standIns = new Map<string, StandIn>();
   /** The settings that count, as far as they were read: services start with them while metadata is away. */
   readonly #settings = new Map<string, Settings>();
   #backlog: LiveChange[] = [];
@@ -118,7 +126,7 @@ export class Registry {
   async definition(service: string): Promise<(DefinitionVersion & { readonly version: number }) | undefined> {
     const version = this.#live.state().definitions.get(service);
     if (version === undefined) return undefined;
-    const known = this.#definitions.get(`${service}/${version}`) ?? (await this.#meta.definition(service, version));
+    const known = this.#known(service, version) ?? (await this.#meta.definition(service, version));
     return { ...known, version };
   }
 
@@ -154,7 +162,8 @@ export class Registry {
 
   /** What does not work now, in words; empty when all is well. */
   degraded(): readonly string[] {
-    const reasons = [this.#trouble, this.#live.degraded(), this.#meta.degraded(), ...this.#live.problems()];
+    const lost = [...this.#standIns.values()].map(({ why }) => why);
+    const reasons = [this.#trouble, this.#live.degraded(), this.#meta.degraded(), ...this.#live.problems(), ...lost];
     return [...new Set(reasons.filter((reason) => reason !== undefined))];
   }
 
@@ -167,6 +176,7 @@ export class Registry {
     if (change.kind === "reset") {
       // in another store the same number may be another definition
       this.#definitions.clear();
+      this.#standIns.clear();
       this.#settings.clear();
       this.#readAhead(change.state.settings.keys());
     } else if (change.kind === "settings") this.#readAhead([change.service]);
@@ -201,7 +211,8 @@ export class Registry {
     for (let change = this.#backlog[0]; change !== undefined; change = this.#backlog[0]) {
       const superseded = this.#superseded.signal;
       try {
-        await this.#fetch(this.#missing(change), AbortSignal.any([superseded, this.#closing.signal]));
+        const signal = AbortSignal.any([superseded, this.#closing.signal]);
+        await this.#fetch(this.#missing(change), signal, change.kind === "change");
       } catch (error) {
         if (superseded.aborted && !this.#closing.signal.aborted) continue;
         throw error;
@@ -215,12 +226,12 @@ export class Registry {
   #missing(change: LiveChange): ReadonlyMap<string, number> {
     if (change.kind === "settings") return new Map();
     const wanted = change.kind === "reset" ? change.state.definitions : change.definitions.put;
-    return new Map([...wanted].filter(([service, version]) => !this.#definitions.has(`${service}/${version}`)));
+    return new Map([...wanted].filter(([service, version]) => this.#known(service, version) === undefined));
   }
 
   /** Reads definitions until it has them all. Metadata that cannot be read is waited for, never replaced by defaults. */
-  async #fetch(wanted: ReadonlyMap<string, number>, signal: AbortSignal): Promise<void> {
-    await this.#sideBySide(wanted, ([service, version]) => this.#fetchOne(service, version, signal));
+  async #fetch(wanted: ReadonlyMap<string, number>, signal: AbortSignal, mayStandIn = false): Promise<void> {
+    await this.#sideBySide(wanted, ([service, version]) => this.#fetchOne(service, version, signal, mayStandIn));
     this.#trouble = undefined;
   }
 
@@ -232,7 +243,7 @@ export class Registry {
     await Promise.all(reading);
   }
 
-  async #fetchOne(service: string, version: number, signal: AbortSignal): Promise<void> {
+  async #fetchOne(service: string, version: number, signal: AbortSignal, mayStandIn: boolean): Promise<void> {
     for (let attempt = 0; ; attempt += 1) {
       try {
         this.#definitions.set(`${service}/${version}`, await this.#meta.definition(service, version));
@@ -240,12 +251,32 @@ export class Registry {
       } catch (error) {
         // at start there is nothing to serve meanwhile
         if (this.#state === undefined) throw error;
+        if (mayStandIn && LOST.has(errorCode(error) ?? "")) {
+          this.#standIn(service, version, error);
+          return;
+        }
         this.#trouble = `the definition of ${service} cannot be read: ${describeError(error)}`;
         this.#logger.error({ err: error, service, version }, "definition cannot be read; trying again");
         const wait = fullJitter(attempt, { baseMs: 100, capMs: 5_000 });
         await this.#clock.sleep(wait, signal);
       }
     }
+  }
+
+  #standIn(service: string, version: number, error: unknown): void {
+    const before = [...this.#definitions].findLast(([key]) => key.startsWith(`${service}/`))?.[1];
+    const definition = before ?? this.#standIns.get(service)?.definition;
+    const why = `${describeError(error)}; ${definition === undefined ? "the default counts" : "the one before counts"} until ${service} is defined anew`;
+    this.#logger.error({ err: error, service, version }, why);
+    const standIn = definition ?? { definition: defaultDefinition, published: undefined };
+    this.#standIns.set(service, { version, definition: standIn, why });
+  }
+
+  #known(service: string, version: number): DefinitionVersion | undefined {
+    const standIn = this.#standIns.get(service);
+    return (
+      this.#definitions.get(`${service}/${version}`) ?? (standIn?.version === version ? standIn.definition : undefined)
+    );
   }
 
   #publish(change: LiveChange): void {
@@ -291,13 +322,16 @@ export class Registry {
   #resolve(live: LiveState, before: ReadonlyMap<string, Definition>): RegistryState {
     const services = new Map<string, Definition>();
     for (const [service, version] of live.definitions) {
-      const known = this.#definitions.get(`${service}/${version}`);
+      const known = this.#known(service, version);
       if (known === undefined) throw new Error(`version ${version} of ${service} was not read`);
       services.set(service, known.definition);
     }
     // an instance put by hand may be of a service that nobody defined
     for (const { service } of live.instances.values()) {
       if (!services.has(service)) services.set(service, defaultDefinition);
+    }
+    for (const [service, { version }] of this.#standIns) {
+      if (live.definitions.get(service) !== version) this.#standIns.delete(service);
     }
     for (const key of this.#definitions.keys()) {
       const [service = "", version] = key.split("/");
