@@ -33,7 +33,7 @@ export function createAtlasMetrics(): AtlasMetrics {
     answered: (method, path, status, time) =>
       seconds.observe({ method, path: path ?? "none", status: String(status) }, time),
     streamEnded: ({ by }) => ended.inc({ by }),
-    observe: ({ registry: state, meta, hub, agents, degraded }, certificate) => {
+    observe: ({ registry: state, meta, hub, agents, degraded, replicas }, certificate) => {
       const gauge = (name: string, help: string, read: () => number): void => {
         const one: Gauge = new Gauge({
           name: `smartstack_atlas_${name}`,
@@ -46,6 +46,7 @@ export function createAtlasMetrics(): AtlasMetrics {
       gauge("revision", "Revision of the registry", () => state.state().revision);
       gauge("services", "Defined services", () => state.state().services.size);
       gauge("instances", "Registered instances", () => state.state().instances.size);
+      gauge("replicas", "Replicas of Atlas that live, this one included", replicas);
       gauge("streams", "Open watch streams", () => hub.size);
       gauge("agents", "Agents whose lease lives, grace included", () => agents.size);
       gauge(

@@ -332,7 +332,7 @@ describe("expiry", () => {
     await fleet.pass(25_000);
     // a stopped process: no news, and then all timers at once
     b.live.pause();
-    const { now } = fleet.clock;
+    const now = fleet.clock.now.bind(fleet.clock);
     fleet.clock.now = () => now() + 8_000;
     await connect(a, "host");
     await fleet.pass(5_000);

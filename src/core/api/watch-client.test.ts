@@ -147,6 +147,19 @@ describe("watching Atlas", () => {
     expect(heartbeats).toEqual([{ generation: 7, revision: 12, agents: 3 }]);
   });
 
+  test("a delta that changes nothing and asks for an ack arrives: somebody waits at another replica", async () => {
+    const atlas = replica();
+    atlas.greet(said("snapshot", snapshot(10)));
+    const { states, statuses } = follow([atlas.url]);
+    await until("a snapshot", () => states.length === 1);
+    atlas.say(said("delta", delta(10, 10, { ack: true })));
+    await until("the delta", () => states.length === 2);
+    expect(states[1]).toMatchObject({ snapshot: snapshot(10), delta: { ack: true } });
+    atlas.say(said("delta", delta(10, 11)));
+    await until("what follows it", () => states.length === 3);
+    expect(statuses.at(-1)?.kind).toBe("connected");
+  });
+
   test("unknown events and unknown fields of a newer Atlas are ignored", async () => {
     const atlas = replica();
     atlas.greet(
