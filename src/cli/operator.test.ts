@@ -234,7 +234,7 @@ describe("waiting until a change is applied", () => {
     expect(refused.stderr).toContain(
       "identity is defined, but a host refused it\n  host001 refused identity: line 9\n",
     );
-    expect(await ok("status")).toContain("HOST host001  0 behind: HAProxy refused identity (line 9)");
+    expect(await ok("status")).toContain("HOST host001  HAProxy refused identity (line 9)");
   });
 });
 
