@@ -165,6 +165,13 @@ describe("tokens", () => {
       stderr: expect.stringContaining("smartstack token create"),
     });
     expect(await start("--token-file", at("missing"))).toMatchObject({ code: 2 });
+    const good = createTokens(world, "good");
+    await good.create("admin", "root");
+    const cluster = flags({ store: "cluster", zookeeper: "127.0.0.1:1", "token-file": good.file });
+    expect(await start(...cluster)).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining("give --peer-token-file too"),
+    });
     expect(await start("--listen", "0.0.0.0:0")).toMatchObject({
       code: 2,
       stderr: expect.stringMatching(/--token-file.*--tls-cert.*--insecure/),

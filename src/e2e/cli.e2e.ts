@@ -166,7 +166,9 @@ scenario("a change is waited for until the host's HAProxy runs it, and why tells
       `^host001 → identity: 0 of 1 usable\nSERVER +HAPROXY +BECAUSE\n${name} +DRAIN.* +disabled.*\nrevision \\d+ · Atlas connected`,
     ),
   );
-  expect(await smartstack("status")).toMatch(/^realm local · revision \d+ · 1 Atlas · 1\/1 host applied\n/);
+  expect(await smartstack("status")).toMatch(
+    /^realm local · revision \d+ · 1 Atlas · 1\/1 host applied · p99 \d+ ms\n/,
+  );
   expect(await smartstack("enable", "identity", name, "--wait")).toContain("applied on 1 of 1 host");
   expect(await (await ask()).text()).toBe("here");
   expect(await world.run([BINARY, "why", "nobody"], { env })).toMatchObject({
