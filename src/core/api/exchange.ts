@@ -14,13 +14,7 @@ export class ApiProblem extends Fault {
    * @param peer who refused, as it stands in the message: `Atlas`, `the sidecar`
    * @param hint what to do about it, where no field is named
    */
-  constructor(
-    peer: string,
-    status: number,
-    body: Readonly<Record<string, unknown>>,
-    request: string,
-    hint?: string,
-  ) {
+  constructor(peer: string, status: number, body: Readonly<Record<string, unknown>>, request: string, hint?: string) {
     const parsed = problemSchema.safeParse(body);
     const { code, detail, errors } = parsed.success
       ? parsed.data
