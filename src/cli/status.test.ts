@@ -122,6 +122,10 @@ describe("a note on an instance", () => {
     expect(noteOn(off, history)).toEqual(["a disabled by bob, 3 h (new disk)"]);
     expect(noteOn(off, [entry("ads/a", 1, { who: "anonymous", before: null })])).toEqual(["a disabled, 60 min"]);
     expect(noteOn(off, [])).toEqual(["a disabled"]);
+    // enabled again by command, and then disabled by a hand in ZooKeeper, which is in no trail
+    expect(
+      noteOn(off, [entry("ads/a", 1, { before: { enabled: false }, after: { enabled: true } }), ...history]),
+    ).toEqual(["a disabled"]);
   });
 
   test("makes room for others: three, and how many more", () => {

@@ -119,9 +119,9 @@ const intentSchema = z.object({ enabled: z.boolean() });
 
 function disabledBy(id: string, audit: readonly AuditEntry[], now: number): string {
   const isOff = (value: unknown): boolean => intentSchema.safeParse(value).data?.enabled === false;
-  // newest first: the first entry that turned it off is the one that counts
-  const entry = audit.find(({ target, before, after }) => target === id && isOff(after) && !isOff(before));
-  if (entry === undefined) return "disabled";
+  // newest first: the first entry that turned it is the one that counts; when that turned it on, a hand in ZooKeeper did this
+  const entry = audit.find(({ target, before, after }) => target === id && isOff(after) !== isOff(before));
+  if (entry === undefined || !isOff(entry.after)) return "disabled";
   const who = entry.who === "anonymous" ? "" : ` by ${entry.who}`;
   const why = entry.reason === undefined || entry.reason === "" ? "" : ` (${entry.reason})`;
   return `disabled${who}, ${formatAge(now - Date.parse(entry.at))}${why}`;
