@@ -5,18 +5,18 @@ import { hostName } from "../core/model/names.ts";
 import { positionSchema } from "../core/model/position.ts";
 
 const ackSchema = positionSchema.extend({ host: hostName, boot: z.string(), rejected: z.array(rejectionSchema) });
-export const acksSchema = z.array(ackSchema);
+const acksSchema = z.array(ackSchema);
 
 /** What is waited for at the sender, and whether it stopped expiry by its own count. */
-export const stateSchema = z.object({
+const stateSchema = z.object({
   waits: z.object({ writes: z.int().min(0), positions: z.array(positionSchema) }),
   holds: z.boolean(),
 });
 
 /** The first event: who this is, and all that the others will hear changes of. */
-export const helloSchema = stateSchema.extend({ replica: z.string(), acks: acksSchema });
+const helloSchema = stateSchema.extend({ replica: z.string(), acks: acksSchema });
 
-export const forgottenSchema = z.object({ host: hostName });
+const forgottenSchema = z.object({ host: hostName });
 
 /** The events of `GET /v1/peer/feed` by name. `heartbeat` says that the sender lives. */
 export const feedSchemas = {

@@ -27,7 +27,7 @@ export function parseServers(text: string): Servers {
   });
 }
 
-export type SessionListener = {
+type SessionListener = {
   /** A client is connected; `fresh` when its session is another one than before. */
   connected(client: ZooKeeperClient, fresh: boolean): void;
   /** No client is; every request has failed. */

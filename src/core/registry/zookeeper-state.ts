@@ -23,7 +23,7 @@ import {
 } from "./zookeeper-nodes.ts";
 
 /** A node's text; null: it is there and cannot be read; undefined: it is not there. */
-export type Text = string | null | undefined;
+type Text = string | null | undefined;
 
 /** The znodes at one moment. */
 export interface Znodes {
