@@ -34,7 +34,7 @@ export type Op =
 /** What a watch tells: the one-shot watch of a node's data, of its children, or both are gone with the node. */
 export type NodeEvent = { readonly kind: "data" | "children" | "deleted"; readonly path: string };
 
-export type ClientListener = {
+type ClientListener = {
   connected(): void;
   /** Every request that was not answered has failed with `connection_loss` by now. */
   disconnected(why: string): void;
