@@ -2,14 +2,6 @@
 declare module "node-zookeeper-client" {
   import type { Socket } from "node:net";
 
-  /** 64-bit numbers are eight bytes, big endian. */
-  export type RawStat = {
-    readonly mzxid: Buffer;
-    readonly pzxid: Buffer;
-    readonly mtime: Buffer;
-    readonly version: number;
-    readonly ephemeralOwner: Buffer;
-  };
   export type RawError = Error & { readonly code: number };
   type Done<T extends readonly unknown[]> = (error: RawError | null | undefined, ...results: T) => void;
 
@@ -30,14 +22,23 @@ declare module "node-zookeeper-client" {
     emit(event: { readonly type: number; readonly path: string }): void;
   };
 
+  export type RawRequest = { readonly header: { readonly type: number; xid: number }; toBuffer(): Buffer };
+  export type RawPacket = {
+    readonly request: RawRequest;
+    readonly callback: (error: RawError | undefined, reply?: Buffer) => void;
+  };
+
   export type RawConnection = {
     watcherManager: RawWatchers;
     readonly packetQueue: { readonly queue: unknown[] };
+    /** Sent, and not answered yet. */
+    readonly pendingQueue: RawPacket[];
     pendingBuffer: Buffer | null;
     readonly socket: Socket | undefined;
     readonly connectTimeoutHandler: NodeJS.Timeout | undefined;
-    /** Of the last reply that had one. */
+    /** Of the last reply that had one: eight bytes, big endian. */
     readonly zxid: Buffer;
+    queue(request: RawRequest, callback: RawPacket["callback"]): void;
     onSocketData(chunk: Buffer): void;
     onSocketConnected(): void;
     onSocketError(error: Error): void;
@@ -50,8 +51,6 @@ declare module "node-zookeeper-client" {
     close(): void;
     getSessionId(): Buffer;
     getSessionTimeout(): number;
-    getData(path: string, watcher: () => void, done: Done<[Buffer | undefined, RawStat]>): void;
-    getChildren(path: string, watcher: () => void, done: Done<[readonly string[], RawStat]>): void;
     transaction(): RawTransaction;
     on(event: "state", listener: (state: { readonly name: string }) => void): void;
   };
