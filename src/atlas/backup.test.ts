@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, test } from "bun:test";
-import { errorCode } from "../core/lib/errors.ts";
+import { errorCode, Fault } from "../core/lib/errors.ts";
 import { type Backup, BackupReader, type WrittenLine } from "../core/model/backup.ts";
 import { definitionSchema } from "../core/model/service.ts";
 import { ACTOR, createWorld, type World, type WorldOptions } from "./fixture.ts";
@@ -188,6 +188,31 @@ describe("export and import", () => {
     expect(await imports(to, backup)).toMatchObject({ changed: true, audit: 0 });
     expect(to.registry.state().instances.size).toBe(2);
     expect(await to.meta.settingsHistory("identity", 10)).toHaveLength(3);
+  });
+
+  test("repair a realm whose metadata is lost, though its live half says the same", async () => {
+    const world = await furnished();
+    const backup = readBack(await exported(world));
+    let lost = true;
+    const definition = world.meta.definition.bind(world.meta);
+    const settings = world.meta.settings.bind(world.meta);
+    const gone = async (): Promise<never> => {
+      throw new Fault({ code: "meta_missing", message: "that version does not exist" });
+    };
+    const versions = world.live.state().definitions;
+    world.meta.definition = (service, version) =>
+      lost && versions.get(service) === version ? gone() : definition(service, version);
+    world.meta.settings = (...which) => (lost ? gone() : settings(...which));
+    expect(await imports(world, backup, { dryRun: true })).toMatchObject({
+      changed: true,
+      services: { total: 2, added: 0, changed: 2, removed: 0 },
+      settings: { total: 1, changed: 1 },
+    });
+    await imports(world, backup, { replace: true });
+    const now = world.live.state().definitions;
+    expect([...versions].filter(([service, version]) => now.get(service) === version)).toEqual([]);
+    lost = false;
+    expect((await world.registry.definition("identity"))?.definition).toMatchObject({ retries: 5 });
   });
 
   test("give agents without a lease their grace, then let their instances expire", async () => {

@@ -3,6 +3,7 @@
 // anywhere: versions first, which count for nothing yet, then the live state in one stroke, then what does not route.
 import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../core/lib/clock.ts";
+import { errorCode } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import { VERSION } from "../core/lib/version.ts";
 import {
@@ -20,6 +21,7 @@ import { formatPosition } from "../core/model/position.ts";
 import type { AuditEntry } from "../core/registry/meta-store.ts";
 import type { Actor } from "./audit-trail.ts";
 import type { OperationsOptions, Outcome } from "./operations.ts";
+import { LOST } from "./registry.ts";
 
 /** Of each service's settings so many versions are kept, of the audit trail so many entries: the newest. */
 const KEPT = { settings: 1_000, audit: 10_000 };
@@ -57,9 +59,10 @@ export type Imported = Outcome & {
   readonly audit: number;
 };
 
-/** Everything that an import replaces, with versions resolved. */
-type Content = Pick<Backup, "definitions" | "instances" | "away" | "ports"> & {
-  readonly settings: ReadonlyMap<string, BackupSettings["values"]>;
+/** Everything that an import replaces, with versions resolved; undefined where the store has lost what it should have. */
+type Content = Pick<Backup, "instances" | "away" | "ports"> & {
+  readonly definitions: ReadonlyMap<string, BackupDefinition | undefined>;
+  readonly settings: ReadonlyMap<string, BackupSettings["values"] | undefined>;
 };
 
 export class Backups {
@@ -142,7 +145,7 @@ export class Backups {
    * Fault `unavailable` of the store: then what was there still counts, unless the live store itself broke off
    */
   async import(backup: Backup, options: ImportOptions, actor: Actor): Promise<Imported> {
-    const { registry } = this.#on;
+    const { registry, live } = this.#on;
     const { realm, at } = backup.header;
     if (realm !== registry.realm && !options.forceRealm) {
       throw new ProblemFault(
@@ -152,6 +155,7 @@ export class Backups {
       );
     }
     return this.#on.metadata(async () => {
+      const versions = live.state().definitions;
       const before = await this.#content();
       const found = differences(before, contentOf(backup));
       const changed = Object.values(found).some(({ added, changed, removed }) => added + changed + removed > 0);
@@ -163,7 +167,7 @@ export class Backups {
       if (changed && !options.replace && !isEmpty(before)) throw notEmpty(before);
       await inBatches(missing, (entry) => this.#on.meta.addAudit(entry));
       if (!changed) return { ...shared, changed, generation, revision };
-      const position = await this.#replace(backup);
+      const position = await this.#replace(backup, before, versions);
       await this.#on.audit.note({ changed: true }, actor, {
         kind: "registry.import",
         target: registry.realm,
@@ -174,11 +178,13 @@ export class Backups {
     });
   }
 
-  async #replace(backup: Backup): Promise<Position> {
+  /** @param versions of the definitions in `before`: those that stay as they are stay the same version */
+  async #replace(backup: Backup, before: Content, versions: ReadonlyMap<string, number>): Promise<Position> {
     const { live, meta } = this.#on;
     const definitions = new Map<string, number>();
     await inBatches([...backup.definitions], async ([service, next]) => {
-      definitions.set(service, await this.#versionOf(service, next));
+      const version = sameDefinition(before.definitions.get(service), next) ? versions.get(service) : undefined;
+      definitions.set(service, version ?? (await meta.addDefinition(service, next)));
     });
     const settings = new Map<string, number>();
     await inBatches([...backup.settings], async ([service, history]) => {
@@ -192,16 +198,6 @@ export class Backups {
     });
     await meta.replacePorts([...backup.ports].map(([service, port]) => ({ service, port })));
     return { generation, revision };
-  }
-
-  /** The version of that content: the one that counts when it is that, else a new one. */
-  async #versionOf(service: string, next: BackupDefinition): Promise<number> {
-    const { registry, meta } = this.#on;
-    const current = await registry.definition(service);
-    if (current !== undefined && sameDefinition(current, next)) return current.version;
-    const version = await meta.addDefinition(service, next);
-    registry.expect(service, version, next);
-    return version;
   }
 
   /** Versions of settings that the store has already, as after an import that broke off, are not stored twice. */
@@ -236,17 +232,31 @@ export class Backups {
     const { live, meta } = this.#on;
     const state = live.state();
     const away = live.away();
-    const settings = new Map<string, BackupSettings["values"]>();
+    const definitions = new Map<string, BackupDefinition | undefined>();
+    await inBatches([...state.definitions], async ([service, version]) => {
+      definitions.set(service, await unlessLost(meta.definition(service, version)));
+    });
+    const settings = new Map<string, BackupSettings["values"] | undefined>();
     await inBatches([...state.settings], async ([service, version]) => {
-      settings.set(service, (await meta.settings(service, version)).values);
+      settings.set(service, (await unlessLost(meta.settings(service, version)))?.values);
     });
     return {
-      definitions: await this.#definitionsOf(state.definitions),
+      definitions,
       settings,
       instances: state.instances,
       away: new Set(away.map(({ service, instance }) => instanceId(service, instance))),
       ports: new Map((await meta.ports()).map(({ service, port }) => [service, port])),
     };
+  }
+}
+
+/** Undefined for metadata that is gone, as after the loss of its store: that is what an import repairs. */
+async function unlessLost<T>(reading: Promise<T>): Promise<T | undefined> {
+  try {
+    return await reading;
+  } catch (error) {
+    if (LOST.has(errorCode(error) ?? "")) return undefined;
+    throw error;
   }
 }
 
@@ -274,9 +284,8 @@ function difference<T>(
   let added = 0;
   let changed = 0;
   for (const [key, value] of after) {
-    const was = before.get(key);
-    if (was === undefined) added += 1;
-    else if (!same(was, value)) changed += 1;
+    if (!before.has(key)) added += 1;
+    else if (!same(before.get(key) as T, value)) changed += 1;
   }
   return { total: after.size, added, changed, removed: before.size - (after.size - added) };
 }
@@ -303,8 +312,8 @@ function notEmpty(content: Content): ProblemFault {
   });
 }
 
-function sameDefinition(a: BackupDefinition, b: BackupDefinition): boolean {
-  return isDeepStrictEqual(a.definition, b.definition) && isDeepStrictEqual(a.published, b.published);
+function sameDefinition(a: BackupDefinition | undefined, b: BackupDefinition | undefined): boolean {
+  return isDeepStrictEqual(a?.definition, b?.definition) && isDeepStrictEqual(a?.published, b?.published);
 }
 
 /** As it stands in a file: what is undefined is left out, what may be anything is JSON. */

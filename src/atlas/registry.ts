@@ -16,7 +16,7 @@ import type { DefinitionVersion, MetaStore } from "../core/registry/meta-store.t
 const READS_AT_ONCE = 16;
 
 /** What a version is that no reading will ever find: somebody set its number by hand, or harmed the table. */
-const LOST = new Set(["meta_missing", "meta_unreadable"]);
+export const LOST = new Set(["meta_missing", "meta_unreadable"]);
 
 /** What counts in place of a lost version: the one before, as with all other garbage; the default when there was none. */
 type StandIn = { readonly version: number; readonly definition: DefinitionVersion; readonly why: string };
@@ -141,11 +141,6 @@ export class Registry {
       this.#definitions.delete(`${service}/${version}`);
       throw error;
     }
-  }
-
-  /** Tells of a version that is stored and about to count, so that its commit is published without a read. */
-  expect(service: string, version: number, definition: DefinitionVersion): void {
-    this.#definitions.set(`${service}/${version}`, definition);
   }
 
   /** The settings that count. Version 0 with no values: nobody has set anything. */
