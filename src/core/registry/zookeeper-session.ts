@@ -28,8 +28,8 @@ export function parseServers(text: string): Servers {
 }
 
 type SessionListener = {
-  /** A client is connected; `fresh` when its session is another one than before. */
-  connected(client: ZooKeeperClient, fresh: boolean): void;
+  /** A client is connected. */
+  connected(client: ZooKeeperClient): void;
   /** No client is; every request has failed. */
   disconnected(why: string): void;
   event(event: NodeEvent): void;
@@ -37,6 +37,7 @@ type SessionListener = {
 
 export type SessionOptions = {
   readonly servers: Servers;
+  /** Wanted, in ms. */
   readonly sessionTimeoutMs: number;
   readonly timers: Clock;
   readonly logger: Logger;
@@ -47,7 +48,6 @@ export class ZooKeeperSession {
   readonly #options: SessionOptions;
   #client: ZooKeeperClient | undefined;
   #connected: ZooKeeperClient | undefined;
-  #lastSession = "";
   #failures = 0;
   #restart: Cancel | undefined;
   #closed = false;
@@ -74,12 +74,10 @@ export class ZooKeeperSession {
       timers,
       listener: {
         connected: () => {
-          const fresh = client.session !== this.#lastSession;
-          this.#lastSession = client.session;
           this.#failures = 0;
           this.#connected = client;
           logger.info({ session: client.session, timeoutMs: client.sessionTimeoutMs }, "connected to ZooKeeper");
-          listener.connected(client, fresh);
+          listener.connected(client);
         },
         disconnected: (why) => this.#lost(why),
         ended: (why) => {
@@ -106,7 +104,7 @@ export class ZooKeeperSession {
 
   #lost(why: string): void {
     this.#connected = undefined;
-    this.#options.logger.warn({ session: this.#lastSession }, `the connection to ZooKeeper is lost: ${why}`);
+    this.#options.logger.warn(`the connection to ZooKeeper is lost: ${why}`);
     this.#options.listener.disconnected(why);
   }
 }

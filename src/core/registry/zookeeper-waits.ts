@@ -49,7 +49,7 @@ export function isLoss(error: unknown): boolean {
 /**
  * What became of a transaction: its place in the log; `lost race`: another writer was first, nothing happened;
  * `connection lost`: nobody knows.
- * @throws Fault of ZooKeeper for anything else
+ * @throws Fault `unavailable` for anything else
  */
 export async function tryCommit(
   client: ZooKeeperClient,
@@ -60,6 +60,11 @@ export async function tryCommit(
   } catch (error) {
     if (isLoss(error)) return "connection lost";
     if (RACES.has(errorCode(error) ?? "")) return "lost race";
-    throw error;
+    throw new Fault({
+      code: "unavailable",
+      message: "ZooKeeper refuses to write",
+      hint: "Is there a quota, or an access list, on the znodes of this realm? Atlas needs them open to it.",
+      cause: error,
+    });
   }
 }
