@@ -288,13 +288,13 @@ scenario("Atlas reserves the port, has it back when the run fails, and knows who
 });
 
 scenario(
-  "fifty runs at once get fifty ports",
+  "twenty runs at once get twenty ports",
   async (world) => {
-    const names = Array.from({ length: 50 }, (_, index) => `service-${index}`);
+    const names = Array.from({ length: 20 }, (_, index) => `service-${index}`);
     const runs = await Promise.all(names.map((name) => gen(world, [name, "--template", "minimal", "--no-git"])));
     expect(runs.filter(({ code }) => code !== 0)).toEqual([]);
     const ports = await Promise.all(names.map((name) => portOf(join(world.directory, name))));
-    expect(new Set(ports).size).toBe(50);
+    expect(new Set(ports).size).toBe(names.length);
     expect(await left(world)).toEqual([...names].sort());
   },
   180_000,
