@@ -45,11 +45,15 @@ export function checkShape(value: unknown, depth: number): void {
 }
 
 async function readText(request: Request): Promise<string> {
-  if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) throw tooLarge();
-  if (request.body === null) return "";
+  const length = request.headers.get("content-length");
+  if (Number(length ?? 0) > MAX_BODY_BYTES) throw tooLarge();
+  const isCounted = length !== null && !request.headers.has("transfer-encoding");
   const chunks: Uint8Array[] = [];
   let size = 0;
   try {
+    // Bun takes no more than was said; a stream would be a tenth of the work of a write
+    if (isCounted) return UTF8.decode(await request.arrayBuffer());
+    if (request.body === null) return "";
     for await (const chunk of request.body) {
       size += chunk.byteLength;
       // a chunked body says its length only by arriving
