@@ -160,29 +160,30 @@ export type DynamoDbPlace = {
   readonly directory?: string;
 };
 
+/** The command line of Amazon's DynamoDB Local. It listens on every address. */
+export function dynamoDbCommand(port: number, directory?: string): readonly string[] {
+  return [
+    "java",
+    "-Xmx256m",
+    `-Djava.library.path=${join(DYNAMODB, "DynamoDBLocal_lib")}`,
+    "-jar",
+    join(DYNAMODB, "DynamoDBLocal.jar"),
+    ...(directory === undefined ? ["-inMemory"] : ["-dbPath", directory]),
+    "-sharedDb",
+    "-disableTelemetry",
+    "-port",
+    String(port),
+  ];
+}
+
 /** Starts Amazon's DynamoDB Local; resolves when it answers. */
 export async function startDynamoDb(
   world: Place,
   place: DynamoDbPlace = {},
 ): Promise<{ endpoint: string; process: Spawned }> {
   const port = place.port ?? (await world.port());
-  const data = place.directory === undefined ? ["-inMemory"] : ["-dbPath", place.directory];
   if (place.directory !== undefined) await mkdir(place.directory, { recursive: true });
-  const process = world.spawn(
-    [
-      "java",
-      "-Xmx256m",
-      `-Djava.library.path=${join(DYNAMODB, "DynamoDBLocal_lib")}`,
-      "-jar",
-      join(DYNAMODB, "DynamoDBLocal.jar"),
-      ...data,
-      "-sharedDb",
-      "-disableTelemetry",
-      "-port",
-      String(port),
-    ],
-    { name: `DynamoDB Local :${port}` },
-  );
+  const process = world.spawn(dynamoDbCommand(port, place.directory), { name: `DynamoDB Local :${port}` });
   const endpoint = `http://127.0.0.1:${port}`;
   await eventually(
     "DynamoDB Local answers",
