@@ -181,6 +181,66 @@ describe("one server behind a wire", () => {
     expect(sights).toBe(0);
   }, 20_000);
 
+  test("a replica that hears late decides by what was acknowledged, not by what it has heard", async () => {
+    const other = storeOn(zookeeper.servers + hand.chroot);
+    await other.open();
+    await put(other, "a");
+    await eventually("both show it", () => expect(live.state().instances.has("web/a")).toBe(true));
+    wire.slow(50);
+    for (const enabled of [false, true]) {
+      await other.updateInstance("web", "a", () => ({ kind: "intend", enabled }));
+      // as this replica still shows it, there would be nothing to do
+      await live.updateInstance("web", "a", () => ({ kind: "intend", enabled: !enabled }));
+      expect(live.state().instances.get("web/a")?.enabled).toBe(!enabled);
+    }
+    await put(other, "b");
+    expect(await remove(live, "b")).toMatchObject({ changed: true });
+    await other.setDefinition("api", 5, undefined);
+    expect(await live.setDefinition("api", 6, 5)).toMatchObject({ changed: true });
+    // an agent moves: this replica gives up a lease that is the other's already
+    await live.claimLease(lease("host1"));
+    const third = storeOn(zookeeper.servers + hand.chroot);
+    await third.open();
+    await eventually("both show it", () => expect(other.leases().has("host1")).toBe(true));
+    const seen: string[] = [];
+    third.onLeases((leases) => seen.push(leases.get("host1")?.replica ?? "nobody"));
+    await other.claimLease(lease("host1"));
+    await live.releaseLease("host1");
+    expect(await hand.read("/agents/host1")).toContain(other.replica);
+    await eventually("the third one shows it", () => expect(seen.at(-1)).toBe(other.replica));
+    expect(seen).not.toContain("nobody");
+    await third.close();
+    await other.close();
+  }, 20_000);
+
+  test("a check of a node that nobody changed yet is one", async () => {
+    await hand.create("/fresh", "1");
+    expect(await hand.write({ kind: "set", path: "/fresh", data: "2", version: 0 })).toBeGreaterThan(0);
+    for (const kind of ["check", "remove"] as const) {
+      expect(await hand.write({ kind, path: "/fresh", version: 0 }).catch(errorCode)).toBe("bad_version");
+    }
+    expect(await hand.write({ kind: "set", path: "/fresh", data: "3", version: 0 }).catch(errorCode)).toBe(
+      "bad_version",
+    );
+    await hand.remove("/fresh");
+  });
+
+  test("a service of 1,500 instances: read again after a cut, and removed in pieces that ZooKeeper takes", async () => {
+    const names = Array.from({ length: 1_500 }, (_, index) => `host${index}.some-rather-long-domain.example.com:5000`);
+    await Promise.all(names.map((name) => put(live, name)));
+    const told = record(live);
+    const before = live.state();
+    wire.cut();
+    await isAway(live);
+    wire.mend();
+    await isHere(live);
+    expect(live.state()).toEqual(before);
+    await live.deleteService("web", { force: true });
+    expect([live.state().instances.size, live.state().removed.size]).toEqual([0, 1_500]);
+    expect(await hand.children("/hosts")).toEqual([]);
+    expect(told.faults).toEqual([]);
+  }, 40_000);
+
   test("a wire that breaks in the middle of replies, again and again: nothing is misread, no write is lost or doubled", async () => {
     await Promise.all(Array.from({ length: 50 }, (_, index) => put(live, `host${index}`, index)));
     const told = record(live);

@@ -373,13 +373,3 @@ describe("opening", () => {
     },
   );
 });
-
-test("a service of 3,000 instances goes at once in the eyes of others, in pieces that ZooKeeper takes", async () => {
-  const names = Array.from({ length: 3_000 }, (_, index) => `host${index}.some-rather-long-domain.example.com:5000`);
-  await Promise.all(names.map((name) => put("web", name)));
-  expect(live.state().instances.size).toBe(3_000);
-  await live.deleteService("web", { force: true });
-  expect(live.state().instances.size).toBe(0);
-  expect(live.state().removed.size).toBe(3_000);
-  expect(await hand.children("/hosts")).toEqual([]);
-}, 30_000);

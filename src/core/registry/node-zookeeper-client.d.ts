@@ -30,7 +30,6 @@ declare module "node-zookeeper-client" {
 
   export type RawConnection = {
     watcherManager: RawWatchers;
-    readonly packetQueue: { readonly queue: unknown[] };
     /** Sent, and not answered yet. */
     readonly pendingQueue: RawPacket[];
     pendingBuffer: Buffer | null;

@@ -2,7 +2,7 @@
 //  - a transaction's version 0 means "any version" to it: a check of a node nobody changed yet checked nothing;
 //  - an error code it does not know (a quota, a moved session), or many replies in one packet, throw out of the socket's handler;
 //  - half a reply is kept across a reconnect, and the next connection is read from the middle;
-//  - requests that wait are sent after a reconnect, when their caller was long told that they failed;
+//  - what is asked without a connection waits for one, however long, and is sent when its caller has long given up;
 //  - after a reconnect it sets all watches in one request, which the server refuses above 1 MB, for ever;
 //  - a server that accepts and says nothing is waited for without end;
 //  - it never tells that a session is over while it cannot connect (its #20).
@@ -22,7 +22,7 @@ import {
   type Zxid,
 } from "./zookeeper-wire.ts";
 
-export type { Stat, Zxid } from "./zookeeper-wire.ts";
+export type { Zxid } from "./zookeeper-wire.ts";
 
 /** A step of a transaction. Without `version` any version will do. */
 export type Op =
@@ -319,7 +319,6 @@ export class ZooKeeperClient {
 
   #lose(why: string): void {
     this.#connected = false;
-    this.#raw.connectionManager.packetQueue.queue.length = 0;
     const fault = lost(why);
     for (const reject of this.#unanswered) reject(fault);
     this.#unanswered.clear();
