@@ -48,12 +48,23 @@ export class Place {
   }
 }
 
-/** What stands behind an Atlas: its options, and ZooKeeper's addresses when there is one. */
-export type Backing = { readonly options: readonly string[]; readonly zookeeper: string | undefined };
+/** What stands behind an Atlas: its options, and where ZooKeeper and DynamoDB are when there are any. */
+export type Backing = {
+  readonly options: readonly string[];
+  readonly zookeeper?: string;
+  readonly endpoint?: string;
+};
+
+// what DynamoDB Local takes from anybody
+Object.assign(process.env, {
+  AWS_ACCESS_KEY_ID: "local",
+  AWS_SECRET_ACCESS_KEY: "local",
+  AWS_EC2_METADATA_DISABLED: "true",
+});
 
 /** Starts the servers of a store; of the embedded one there are none. */
 export async function startStore(place: Place, store: StoreName): Promise<Backing> {
-  if (store === "embedded") return { options: [], zookeeper: undefined };
+  if (store === "embedded") return { options: [] };
   const [zookeeper, { endpoint }] = await Promise.all([
     store === "standalone"
       ? startZooKeeper(place).then(({ address }) => address)
@@ -61,7 +72,7 @@ export async function startStore(place: Place, store: StoreName): Promise<Backin
     startDynamoDb(place),
   ]);
   const options = flags({ store: "cluster", zookeeper, "dynamodb-endpoint": endpoint, "dynamodb-region": "us-east-1" });
-  return { options: [...options, "--dynamodb-create-table"], zookeeper };
+  return { options: [...options, "--dynamodb-create-table"], zookeeper, endpoint };
 }
 
 export type Atlas = {
@@ -78,10 +89,8 @@ export async function startAtlas(place: Place, { options }: Backing, name = "atl
   const port = await place.port();
   const url = `http://127.0.0.1:${port}`;
   const start = performance.now();
-  const child = place.spawn(
-    [BINARY, "atlas", "--listen", `127.0.0.1:${port}`, "--data-dir", join(place.directory, name), ...options],
-    { env: { AWS_ACCESS_KEY_ID: "local", AWS_SECRET_ACCESS_KEY: "local", AWS_EC2_METADATA_DISABLED: "true" } },
-  );
+  const listening = ["--listen", `127.0.0.1:${port}`, "--data-dir", join(place.directory, name)];
+  const child = place.spawn([BINARY, "atlas", ...listening, ...options]);
   const over = child.exited.then((code) => {
     throw new Error(`Atlas ended with ${code}: ${child.output()}`);
   });
