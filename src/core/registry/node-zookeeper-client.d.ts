@@ -25,7 +25,7 @@ declare module "node-zookeeper-client" {
   export type RawRequest = { readonly header: { readonly type: number; xid: number }; toBuffer(): Buffer };
   export type RawPacket = {
     readonly request: RawRequest;
-    readonly callback: (error: RawError | undefined, reply?: Buffer) => void;
+    readonly callback: (error: RawError | undefined, reply?: { readonly bytes: Buffer; readonly at: number }) => void;
   };
 
   export type RawConnection = {

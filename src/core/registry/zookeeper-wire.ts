@@ -28,10 +28,11 @@ const REPLY_HEADER = 20;
 export class ReadRequest<T> {
   readonly header: { readonly type: number; xid: number };
   readonly payload = undefined;
-  readonly read: (reply: Buffer) => T;
+  /** @param at where the reply begins in `bytes` */
+  readonly read: (bytes: Buffer, at: number) => T;
   readonly #path: string;
 
-  constructor(type: number, path: string, read: (reply: Buffer) => T) {
+  constructor(type: number, path: string, read: (bytes: Buffer, at: number) => T) {
     this.header = { type, xid: 0 };
     this.#path = path;
     this.read = read;
@@ -53,31 +54,46 @@ export class ReadRequest<T> {
 
 /** Reads a node's data and sets its data watch. */
 export function dataRequest(path: string): ReadRequest<DataReply> {
-  return new ReadRequest(GET_DATA, path, (reply) => {
+  return new ReadRequest(GET_DATA, path, (bytes, at) => {
     // a node without data says -1
-    const length = Math.max(0, reply.readInt32BE(REPLY_HEADER));
-    const start = REPLY_HEADER + 4;
-    return { data: reply.toString("utf8", start, start + length), stat: statAt(reply, start + length) };
+    const length = Math.max(0, bytes.readInt32BE(at + REPLY_HEADER));
+    const start = at + REPLY_HEADER + 4;
+    return { data: textAt(bytes, start, start + length), stat: statAt(bytes, start + length) };
   });
 }
 
 /** Reads the names of a node's children and sets its child watch. */
 export function childrenRequest(path: string): ReadRequest<ChildrenReply> {
-  return new ReadRequest(GET_CHILDREN, path, (reply) => {
+  return new ReadRequest(GET_CHILDREN, path, (bytes, at) => {
     const children: string[] = [];
-    let at = REPLY_HEADER + 4;
-    for (let left = reply.readInt32BE(REPLY_HEADER); left > 0; left -= 1) {
-      const end = at + 4 + reply.readInt32BE(at);
-      children.push(reply.toString("utf8", at + 4, end));
-      at = end;
+    let next = at + REPLY_HEADER + 4;
+    for (let left = bytes.readInt32BE(at + REPLY_HEADER); left > 0; left -= 1) {
+      const end = next + 4 + bytes.readInt32BE(next);
+      children.push(textAt(bytes, next + 4, end));
+      next = end;
     }
-    return { children, stat: statAt(reply, at) };
+    return { children, stat: statAt(bytes, next) };
   });
 }
 
-export const replyXid = (reply: Buffer): number => reply.readInt32BE(4);
-export const replyZxid = (reply: Buffer): Buffer => reply.subarray(8, 16);
-export const replyError = (reply: Buffer): number => reply.readInt32BE(16);
+export const replyXid = (bytes: Buffer, at: number): number => bytes.readInt32BE(at + 4);
+export const replyError = (bytes: Buffer, at: number): number => bytes.readInt32BE(at + 16);
+/** Copies the place in the log that a reply names. */
+export const copyReplyZxid = (bytes: Buffer, at: number, to: Buffer): void => void bytes.copy(to, 0, at + 8, at + 16);
+
+/** Ten thousand times `enabled`, `True` and `5000` are kept once. */
+const POOL = new Map<string, string>();
+const POOL_SIZE = 1_000;
+const POOLED_LENGTH = 8;
+
+function textAt(bytes: Buffer, start: number, end: number): string {
+  const text = bytes.toString("utf8", start, end);
+  if (end - start > POOLED_LENGTH) return text;
+  const pooled = POOL.get(text);
+  if (pooled !== undefined) return pooled;
+  if (POOL.size < POOL_SIZE) POOL.set(text, text);
+  return text;
+}
 
 /** Created, modified, ctime, mtime, version, cversion, aversion, owner, data length, number of children, pzxid. */
 function statAt(bytes: Buffer, at: number): Stat {
