@@ -36,8 +36,8 @@ import { type Decide, type WriteOptions, Writer } from "./zookeeper-writes.ts";
 
 /** A write that ZooKeeper did not confirm by then fails. */
 const WRITE_MS = 5_000;
-/** As `WRITE_MS`, for a restore: 10,000 instances are about a hundred transactions. */
-const RESTORE_MS = 60_000;
+/** As `WRITE_MS`, for what is many transactions: a restore, the end of a service. 10,000 instances take some 5 s. */
+const LONG_WRITE_MS = 60_000;
 /** How long a removal keeps its reason. */
 const REMOVED_KEPT_MS = 24 * 3_600_000;
 /** How often a replica looks for removals that are too old; it waits half to one and a half times as long. */
@@ -169,7 +169,7 @@ export class ZooKeeperLive implements LiveStore {
 
   deleteService(service: string, { force }: { readonly force: boolean }): Promise<Written> {
     const isInstance = (id: string): boolean => this.#registry.record(id)?.registration !== undefined;
-    return this.#write(() => planDeleteService(this.#find, isInstance, service, force), { withinMs: WRITE_MS });
+    return this.#write(() => planDeleteService(this.#find, isInstance, service, force), { withinMs: LONG_WRITE_MS });
   }
 
   async setSettings(service: string, version: number, expected: number | undefined): Promise<Written> {
@@ -204,7 +204,7 @@ export class ZooKeeperLive implements LiveStore {
       const groups = planRestore(this.#find, content);
       return [...groups, planGeneration(this.#find, this.#registry.nextGeneration())];
     };
-    await this.#write(decide, { withinMs: RESTORE_MS });
+    await this.#write(decide, { withinMs: LONG_WRITE_MS });
     return this.#position();
   }
 

@@ -15,12 +15,10 @@ import {
 } from "./zookeeper-nodes.ts";
 import { tellDifference } from "./zookeeper-registry.ts";
 import { type TreeNode, ZooKeeperTree } from "./zookeeper-tree.ts";
-import { isLoss, Milestones, tryCommit } from "./zookeeper-waits.ts";
+import { isLoss, Milestones, Slots, tryCommit } from "./zookeeper-waits.ts";
 
 /** Another replica that claims the same lease at the same time wins or loses within a few rounds. */
 const ROUNDS = 20;
-/** Leases that are put back at once after a new session. */
-const TOGETHER = 64;
 
 export type PresenceOptions = {
   readonly replica: string;
@@ -34,6 +32,7 @@ export class Presence {
   readonly #options: PresenceOptions;
   readonly #tree: ZooKeeperTree;
   readonly #shown = new Milestones();
+  readonly #slots = new Slots();
   /** What this replica holds, or will as soon as ZooKeeper can be written. */
   readonly #own = new Map<string, Lease>();
   /** Hosts whose lease was seen to be this replica's. */
@@ -144,10 +143,7 @@ export class Presence {
     await this.#place(atlasPath(this.#options.replica), () => this.#url, false);
     const stale = [...(this.#tree.find("/agents")?.children?.values() ?? [])].filter(({ owner }) => owner === session);
     const hosts = [...new Set([...this.#own.keys(), ...stale.map(({ name }) => name)])];
-    for (let at = 0; at < hosts.length; at += TOGETHER) {
-      const together = hosts.slice(at, at + TOGETHER);
-      await Promise.all(together.map((host) => this.#place(agentPath(host), () => this.#leaseText(host), false)));
-    }
+    await Promise.all(hosts.map((host) => this.#place(agentPath(host), () => this.#leaseText(host), false)));
     this.#isHome = this.#client !== undefined;
   }
 
@@ -160,7 +156,11 @@ export class Presence {
    * Makes an ephemeral node of ours say `text()`, or not be there when it says undefined.
    * @param takeOver also when another replica has it
    */
-  async #place(path: string, text: () => string | undefined, takeOver: boolean): Promise<void> {
+  #place(path: string, text: () => string | undefined, takeOver: boolean): Promise<void> {
+    return this.#slots.run(() => this.#placeNow(path, text, takeOver));
+  }
+
+  async #placeNow(path: string, text: () => string | undefined, takeOver: boolean): Promise<void> {
     try {
       for (let round = 0; round < ROUNDS; round += 1) {
         // it is put back when ZooKeeper is there again

@@ -42,6 +42,7 @@ export class Sight {
   /** The highest place in ZooKeeper's log that was seen. */
   #seen: Zxid = 0;
   #telling: Cancel | undefined;
+  #giveUp: Cancel | undefined;
 
   constructor(options: SightOptions) {
     this.#options = options;
@@ -80,6 +81,7 @@ export class Sight {
 
   async close(): Promise<void> {
     this.#state = { kind: "closed" };
+    this.#giveUp?.();
     this.#opened.reject(new Fault({ code: "unavailable", message: "the store was closed" }));
     await this.#opened.promise.catch(() => undefined);
     this.#options.registry.end();
@@ -119,7 +121,7 @@ export class Sight {
       const state = this.#state;
       const { client } = this;
       if (state.kind === "here" && client !== undefined) return client;
-      const hopeless = state.kind === "away" && timers.now() - state.since > hopelessAfterMs;
+      const hopeless = state.kind === "away" && timers.now() - state.since >= hopelessAfterMs;
       if (hopeless || state.kind === "opening" || state.kind === "closed" || patience.aborted) {
         throw new Fault({
           code: "unavailable",
@@ -196,6 +198,7 @@ export class Sight {
 
   #see(): void {
     const opening = this.#state.kind === "opening";
+    this.#giveUp?.();
     this.#state = { kind: "here" };
     this.#wake();
     if (opening) {
@@ -207,11 +210,15 @@ export class Sight {
   }
 
   #lose(): void {
-    const { registry, presence, timers } = this.#options;
+    const { registry, presence, timers, hopelessAfterMs } = this.#options;
     this.#connection += 1;
     this.#missing.clear();
     this.#seen = Math.max(this.#seen, registry.highest, presence.highest);
-    if (this.#state.kind === "here") this.#state = { kind: "away", since: timers.now() };
+    if (this.#state.kind === "here") {
+      this.#state = { kind: "away", since: timers.now() };
+      // who waits by then, however patient, waits for nothing
+      this.#giveUp = timers.after(hopelessAfterMs + 10, () => this.#wake());
+    }
     registry.end();
     presence.end();
   }

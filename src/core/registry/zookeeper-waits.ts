@@ -37,6 +37,30 @@ export class Milestones {
   }
 }
 
+/**
+ * So many writes on the way at once, each until the mirror shows it. Without a bound a fleet that registers together keeps the
+ * mirror reading, and nothing is published before the last of them: 10,000 registrations timed out.
+ */
+const WRITES_IN_FLIGHT = 128;
+
+/** Lets in as many at once; the others wait, first come, first served. */
+export class Slots {
+  #free = WRITES_IN_FLIGHT;
+  readonly #queue: (() => void)[] = [];
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free > 0) this.#free -= 1;
+    else await new Promise<void>((resolve) => this.#queue.push(resolve));
+    try {
+      return await work();
+    } finally {
+      const next = this.#queue.shift();
+      if (next === undefined) this.#free += 1;
+      else next();
+    }
+  }
+}
+
 const RACES = new Set(["bad_version", "no_node", "node_exists", "not_empty"]);
 // -118: the session moved to another server in the middle of the request
 const LOSSES = new Set(["connection_loss", "session_expired", "code_118"]);

@@ -7,7 +7,7 @@ import { serial, type Serial } from "../lib/serial.ts";
 import type { Zxid, ZooKeeperClient } from "./zookeeper-client.ts";
 import { type Group, transactionsOf } from "./zookeeper-plans.ts";
 import type { RegistryMirror } from "./zookeeper-registry.ts";
-import { isLoss, tryCommit } from "./zookeeper-waits.ts";
+import { isLoss, Slots, tryCommit } from "./zookeeper-waits.ts";
 
 export type WriterOptions = {
   readonly registry: RegistryMirror;
@@ -32,6 +32,7 @@ export type Outcome = { readonly zxid: Zxid | undefined; readonly changed: boole
 
 export class Writer {
   readonly #options: WriterOptions;
+  readonly #slots = new Slots();
   readonly #queues = new Map<string, { readonly serial: Serial; users: number }>();
   #confirming: Promise<void> = Promise.resolve();
   #confirmingNext: Promise<void> | undefined;
@@ -42,18 +43,22 @@ export class Writer {
 
   /**
    * Resolves when the state shows it.
-   * @throws Fault `unavailable` after `withinMs`: it may have been written all the same; and what `decide` throws
+   * @throws Fault `unavailable` `withinMs` after its turn came: it may have been written all the same; and what `decide` throws
    */
-  async write(decide: Decide, { key, withinMs }: WriteOptions): Promise<Outcome> {
+  write(decide: Decide, { key, withinMs }: WriteOptions): Promise<Outcome> {
+    const work = (): Promise<Outcome> => this.#slots.run(() => this.#within(decide, withinMs));
+    return key === undefined ? work() : this.#inTurn(key, work);
+  }
+
+  async #within(decide: Decide, withinMs: number): Promise<Outcome> {
     const patience = new AbortController();
     const { promise: late, reject } = Promise.withResolvers<never>();
     const cancel = this.#options.timers.after(withinMs, () => {
       patience.abort();
       reject(tooSlow(withinMs));
     });
-    const attempt = (): Promise<Outcome> => this.#attempt(decide, patience.signal, withinMs);
     try {
-      return await Promise.race([key === undefined ? attempt() : this.#inTurn(key, attempt), late]);
+      return await Promise.race([this.#attempt(decide, patience.signal, withinMs), late]);
     } finally {
       cancel();
       patience.abort();
