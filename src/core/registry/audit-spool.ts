@@ -221,8 +221,9 @@ export class AuditSpool {
   }
 
   async #storeAll(): Promise<void> {
-    // what is written in this turn goes together
-    await new Promise((resolve) => setImmediate(resolve));
+    // What is written in the meantime goes together. And a request is milliseconds of work, before which the change that it is
+    // about must leave for its watchers: Bun sends to the last sockets of a turn when that is over, which the second turn awaits.
+    for (let turn = 0; turn < 2; turn += 1) await new Promise((resolve) => setImmediate(resolve));
     for (let failures = 0; ;) {
       this.#closing.signal.throwIfAborted();
       const head = this.#segments[0];
