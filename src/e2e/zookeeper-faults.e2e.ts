@@ -8,6 +8,7 @@ import { comparePositions } from "../core/model/position.ts";
 import type { ZooKeeperLive } from "../core/registry/zookeeper-live.ts";
 import { eventually, scenario } from "./harness.ts";
 import { type ZooKeeperNode, startZooKeeperEnsemble } from "./parts.ts";
+import { spawn } from "./process.ts";
 import { type TcpProxy, tcpProxy } from "./tcp-proxy.ts";
 import {
   digest,
@@ -157,6 +158,22 @@ describe("one server behind a wire", () => {
     await old.close();
     await eventually("its own stays", () => expect(live.leases().has("host1")).toBe(true));
     expect(await hand.read("/agents/host1")).toContain(live.replica);
+  }, 20_000);
+
+  test("a replica that stood still for longer than its session goes on with a new one", async () => {
+    const fixture = join(import.meta.dir, "zookeeper-replica.fixture.ts");
+    const child = spawn([process.execPath, fixture, zookeeper.servers + hand.chroot, "sleeper"], {});
+    try {
+      await eventually("it holds its lease", () => expect(child.output()).toContain("holds"));
+      child.signal("SIGSTOP");
+      await eventually("its session is over", async () => expect(await hand.children("/agents")).toEqual([]));
+      child.signal("SIGCONT");
+      await eventually("it sees again", () => expect(child.output()).toContain("sees again"));
+      expect(await hand.read("/agents/host1")).toContain("sleeper");
+    } finally {
+      child.signal("SIGKILL");
+      await child.exited;
+    }
   }, 20_000);
 
   test("a server that accepts and says nothing is left, and the store is there again when it speaks", async () => {

@@ -164,7 +164,8 @@ export class ZooKeeperLive implements LiveStore {
   }
 
   setDefinition(service: string, version: number, expected: number | undefined): Promise<Written> {
-    return this.#moveVersion(definitionPath(service), () => this.state().definitions.get(service), version, expected);
+    const last = (): number | undefined => this.state().definitions.get(service);
+    return this.#moveVersion(definitionPath(service), `the definition of ${service}`, last, version, expected);
   }
 
   deleteService(service: string, { force }: { readonly force: boolean }): Promise<Written> {
@@ -174,7 +175,13 @@ export class ZooKeeperLive implements LiveStore {
 
   async setSettings(service: string, version: number, expected: number | undefined): Promise<Written> {
     const last = (): number | undefined => this.state().settings.get(service);
-    const { changed } = await this.#moveVersion(settingsPath(service), last, version, expected);
+    const { changed } = await this.#moveVersion(
+      settingsPath(service),
+      `the settings of ${service}`,
+      last,
+      version,
+      expected,
+    );
     return { ...this.#position(), changed };
   }
 
@@ -265,12 +272,19 @@ export class ZooKeeperLive implements LiveStore {
     return { generation, revision: zxid ?? revision, changed };
   }
 
-  #moveVersion(path: string, last: () => number | undefined, version: number, expected: number | undefined) {
+  /** @param last the version that counts where the node makes no sense */
+  #moveVersion(
+    path: string,
+    what: string,
+    last: () => number | undefined,
+    version: number,
+    expected: number | undefined,
+  ): Promise<Written> {
     const decide: Decide = () => {
       const node = this.#find(path);
       const reading = readNumber(node?.data ?? "");
       const current = node === undefined ? undefined : reading.ok ? reading.value : last();
-      return [planVersion(node, path, current, version, expected)];
+      return [planVersion(node, path, what, current, version, expected)];
     };
     return this.#write(decide, { key: path, withinMs: WRITE_MS });
   }

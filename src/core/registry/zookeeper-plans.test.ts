@@ -163,11 +163,13 @@ describe("the end of a service", () => {
 test("a number moves only from where it was seen", async () => {
   const { server, find } = await world();
   const node = (await find())("/definitions/web");
-  expect(() => planVersion(node, "/definitions/web", 1, 2, undefined)).toThrow("is at version 1, not none");
-  const ops = planVersion(node, "/definitions/web", 1, 2, 1);
+  expect(() => planVersion(node, "/definitions/web", "the definition of web", 1, 2, undefined)).toThrow(
+    "is at version 1, not none",
+  );
+  const ops = planVersion(node, "/definitions/web", "the definition of web", 1, 2, 1);
   server.commit(ops);
   expect(() => server.commit(ops)).toThrow("bad_version");
-  expect(planVersion(node, "/definitions/web", 2, 2, 2)).toEqual([]);
+  expect(planVersion(node, "/definitions/web", "the definition of web", 2, 2, 2)).toEqual([]);
 });
 
 test("a restore makes exactly what the backup says, whatever was there, and a second one finds nothing to do", async () => {

@@ -145,6 +145,7 @@ function planReason(find: Find, service: string, name: string, reason: RemovalRe
 export function planVersion(
   node: TreeNode | undefined,
   path: string,
+  what: string,
   current: number | undefined,
   version: number,
   expected: number | undefined,
@@ -152,7 +153,7 @@ export function planVersion(
   if (current !== expected) {
     throw new Fault({
       code: "conflict",
-      message: `${path.slice(1)} changed meanwhile: it is at version ${current ?? "none"}, not ${expected ?? "none"}`,
+      message: `${what} changed meanwhile: it is at version ${current ?? "none"}, not ${expected ?? "none"}`,
       hint: "Read it again and repeat.",
     });
   }
