@@ -302,7 +302,9 @@ export class Registry {
         since: change.since,
         services: {
           put: Object.fromEntries(put),
-          delete: [...touched].filter((service) => before.has(service) && !services.has(service)),
+          delete: [...new Set([...before.keys(), ...change.definitions.delete])].filter(
+            (service) => touched.has(service) && !services.has(service),
+          ),
         },
         instances: change.instances,
       },

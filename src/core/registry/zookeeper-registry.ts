@@ -163,8 +163,7 @@ export class RegistryMirror {
     this.#rewritten = false;
     this.#held = advance(before, { generation, revision }, touched, this.#znodes);
     this.#tellProblems();
-    const { state } = this.#held;
-    const changes = before === NOTHING ? [] : changesBetween(before.state, state, touched);
+    const changes = before === NOTHING ? [] : changesBetween(before, this.#held, touched);
     for (const change of changes) this.#options.onChange(change);
     this.#published.reach(highest);
   }

@@ -118,7 +118,7 @@ describe("a change", () => {
         definitions: { web: "2" },
       }),
     );
-    expect(changesBetween(from.state, to.state, touched)).toEqual([
+    expect(changesBetween(from, to, touched)).toEqual([
       {
         kind: "change",
         state: to.state,
@@ -134,22 +134,48 @@ describe("a change", () => {
 
   test("of the position alone is told, too: the next one follows it", () => {
     const to = advance(from, at(2), A, znodes({ instances: { "web/a": { port: "1" } } }));
-    expect(changesBetween(from.state, to.state, A)).toMatchObject([
+    expect(changesBetween(from, to, A)).toMatchObject([
       { kind: "change", since: 1, instances: { put: [], delete: [] } },
     ]);
-    expect(changesBetween(from.state, from.state, A)).toEqual([]);
+    expect(changesBetween(from, from, A)).toEqual([]);
+  });
+
+  test("mends what replicas had differently while a node made no sense, also where the last good value stayed", () => {
+    const touched = touch(["web/a"], ["web"], ["web"]);
+    const good = {
+      instances: { "web/a": { port: "1", enabled: "False" } },
+      definitions: { web: "1" },
+      settings: { web: "1" },
+    };
+    const garbage = {
+      instances: { "web/a": { port: "x", enabled: "?" } },
+      definitions: { web: "x" },
+      settings: { web: "x" },
+    };
+    const all = (revision: number, held: Held, given: Given) => advance(held, at(revision), touched, znodes(given));
+    const stayed = all(2, all(1, NOTHING, good), garbage);
+    const late = all(2, NOTHING, garbage);
+    expect([stayed.state.instances.size, late.state.instances.size]).toEqual([1, 0]);
+    for (const held of [stayed, late]) {
+      expect(changesBetween(held, all(3, held, good), touched)).toMatchObject([
+        { definitions: { put: new Map([["web", 1]]) }, instances: { put: [{ port: 1, enabled: false }], delete: [] } },
+        { kind: "settings", service: "web" },
+      ]);
+      expect(changesBetween(held, all(3, held, {}), touched)).toMatchObject([
+        { definitions: { delete: ["web"] }, instances: { put: [], delete: [{ id: "web/a" }] } },
+        { kind: "settings", service: "web" },
+      ]);
+    }
   });
 
   test("of settings is none of the position", () => {
     const touched = touch([], [], ["web"]);
     const to = advance(from, at(1), touched, znodes({ settings: { web: "2" } }));
-    expect(changesBetween(from.state, to.state, touched)).toEqual([
-      { kind: "settings", state: to.state, service: "web" },
-    ]);
+    expect(changesBetween(from, to, touched)).toEqual([{ kind: "settings", state: to.state, service: "web" }]);
   });
 
   test("to another generation is a reset", () => {
     const to = advance(from, at(1, 2), A, znodes({}));
-    expect(changesBetween(from.state, to.state, A)).toEqual([{ kind: "reset", state: to.state }]);
+    expect(changesBetween(from, to, A)).toEqual([{ kind: "reset", state: to.state }]);
   });
 });

@@ -79,7 +79,12 @@ export function advance(held: Held, position: Position, touched: Touched, znodes
   for (const id of touched.instances) {
     const before = held.state.instances.get(id);
     const seen = readInstance(id, znodes, held, told);
-    const same = before !== undefined && seen.instance !== undefined && sameInstance(before, seen.instance);
+    // where it made no sense other replicas may have had another value at the same position: then it is told, even if same
+    const same =
+      before !== undefined &&
+      seen.instance !== undefined &&
+      sameInstance(before, seen.instance) &&
+      !wasGarbled(held, id);
     if (!same) instances.set(id, seen.instance);
     away.set(id, seen.instance === undefined && !seen.enabled ? true : undefined);
 
@@ -113,23 +118,32 @@ export function advance(held: Held, position: Position, touched: Touched, znodes
   };
 }
 
-/** What to tell of the step from one state to the next. */
-export function changesBetween(before: LiveState, state: LiveState, touched: Touched): readonly LiveChange[] {
+/**
+ * What to tell of the step from one state to the next. Where a node made no sense before, another replica that started later
+ * has no last good value, and watchers come from there: what becomes of such a node is told, even if nothing changed here.
+ */
+export function changesBetween(held: Held, { state }: Held, touched: Touched): readonly LiveChange[] {
+  const before = held.state;
   if (before.generation !== state.generation) return [{ kind: "reset", state }];
   const settings = [...touched.settings]
-    .filter((service) => before.settings.get(service) !== state.settings.get(service))
+    .filter(
+      (service) =>
+        before.settings.get(service) !== state.settings.get(service) || held.problems.has(settingsPath(service)),
+    )
     .map((service) => ({ kind: "settings" as const, state, service }));
-  return before.revision === state.revision ? settings : [registryChange(before, state, touched), ...settings];
+  return before.revision === state.revision ? settings : [registryChange(held, state, touched), ...settings];
 }
 
-function registryChange(before: LiveState, state: LiveState, touched: Touched): LiveChange {
+function registryChange(held: Held, state: LiveState, touched: Touched): LiveChange {
+  const before = held.state;
   const definitions = new Map<string, number>();
   const deletedDefinitions: string[] = [];
   for (const service of touched.definitions) {
     const version = state.definitions.get(service);
+    const garbled = held.problems.has(definitionPath(service));
     if (version === undefined) {
-      if (before.definitions.has(service)) deletedDefinitions.push(service);
-    } else if (version !== before.definitions.get(service)) definitions.set(service, version);
+      if (before.definitions.has(service) || garbled) deletedDefinitions.push(service);
+    } else if (version !== before.definitions.get(service) || garbled) definitions.set(service, version);
   }
   const put: Instance[] = [];
   const deleted: { id: string; reason?: RemovalReason }[] = [];
@@ -137,7 +151,8 @@ function registryChange(before: LiveState, state: LiveState, touched: Touched): 
     const instance = state.instances.get(id);
     if (instance === undefined) {
       const reason = state.removed.get(id)?.reason;
-      if (before.instances.has(id)) deleted.push(reason === undefined ? { id } : { id, reason });
+      if (before.instances.has(id) || wasGarbled(held, id))
+        deleted.push(reason === undefined ? { id } : { id, reason });
     } else if (instance !== before.instances.get(id)) put.push(instance);
   }
   return {
@@ -147,6 +162,12 @@ function registryChange(before: LiveState, state: LiveState, touched: Touched): 
     definitions: { put: definitions, delete: deletedDefinitions },
     instances: { put, delete: deleted },
   };
+}
+
+function wasGarbled({ problems }: Held, id: string): boolean {
+  if (problems.size === 0) return false;
+  const { service, instance } = parseInstanceId(id);
+  return [hostsPath, enabledPath, metaPath].some((pathOf) => problems.has(pathOf(service, instance)));
 }
 
 /** Remembers or withdraws what is wrong with a node. */
