@@ -297,6 +297,15 @@ describe("leases", () => {
     expect(live.leases().get("a")?.boot).toBe("1");
   });
 
+  test("one that somebody replaces by nonsense of his own comes back, too, and lives no longer than its replica", async () => {
+    await live.claimLease({ host: "a", boot: "1", zone: "", version: "" });
+    await hand.write({ kind: "remove", path: "/agents/a" }, { kind: "create", path: "/agents/a", data: "mine" });
+    await eventually("it is back", async () => expect(await hand.read("/agents/a")).toContain(live.replica));
+    await eventually("nothing is told", () => expect(live.problems()).toEqual([]));
+    await live.close();
+    await eventually("it is gone", async () => expect(await hand.read("/agents/a")).toBeUndefined());
+  });
+
   test("another replica takes a lease over, and the first one cannot release it then", async () => {
     const other = storeOn(zookeeper.servers + chroot);
     await other.open();

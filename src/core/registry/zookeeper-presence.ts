@@ -190,7 +190,7 @@ export class Presence {
       if (text === undefined) return [{ kind: "remove", path, version }];
       return node.data === text ? [] : [{ kind: "set", path, data: text, version }];
     }
-    // what another replica holds is its own, but what an old session of ours left is ours
+    // what another replica holds is its own, but what an old session of ours left is ours, and so is what names no replica
     if (text === undefined || (!takeOver && !this.#isOurs(node))) return [];
     return [
       { kind: "remove", path, version },
@@ -201,7 +201,8 @@ export class Presence {
   }
 
   #isOurs({ parent, name }: TreeNode): boolean {
-    return parent?.name === "atlases" || this.#read.get(name)?.replica === this.#options.replica;
+    const holder = this.#read.get(name)?.replica;
+    return parent?.name === "atlases" || holder === undefined || holder === this.#options.replica;
   }
 
   #schedule(): void {
@@ -242,7 +243,7 @@ export class Presence {
         // another replica took it over
         if (wasOwn) this.#own.delete(host);
       } else if (this.#own.has(host) && this.#isHome) {
-        // somebody deleted it, or the replica that its agent came from while ZooKeeper was away gave it up
+        // somebody deleted or garbled it, or the replica that its agent came from while ZooKeeper was away gave it up
         this.#putBackLease(host);
       }
     }
