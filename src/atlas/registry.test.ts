@@ -228,12 +228,67 @@ describe("the registry", () => {
       directory,
       stores: ({ live, meta }) => {
         meta.definition = () => Promise.reject(new Fault({ code: "meta_missing", message: "it is gone" }));
+        meta.newestDefinition = () => Promise.resolve(undefined);
         return { live, meta };
       },
     });
     expect(errorCode(await broken.catch((error: unknown) => error))).toBe("meta_missing");
     await (await createWorld({ directory })).dispose();
     await rm(directory, { recursive: true });
+  });
+
+  test("a start and a new generation take a number without a definition as garbage, too: what is stored last counts", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "smartstack-atlas-"));
+    const first = await createWorld({ directory });
+    for (const owner of ["old", "core"])
+      await first.operations.putService("identity", { ...defaultDefinition, owner }, ACTOR);
+    await first.live.setDefinition("identity", 999, 2);
+    await first.live.setDefinition("handmade", 7, undefined);
+    await first.dispose();
+    const world = await createWorld({ directory });
+    worlds.push(world);
+    const told = [
+      expect.stringContaining("version 999 of the definition of identity does not exist; the one before counts"),
+      expect.stringContaining("version 7 of the definition of handmade does not exist; the default counts"),
+    ];
+    const shows = () => {
+      const { services } = world.registry.state();
+      return [services.get("identity")?.owner, services.get("handmade"), world.registry.degraded()];
+    };
+    expect(shows()).toEqual(["core", defaultDefinition, expect.arrayContaining(told)]);
+    const { definitions, generation } = world.live.state();
+    await world.live.restore({ definitions, settings: new Map(), instances: [], away: [] });
+    await settle();
+    expect(world.registry.state().generation).toBeGreaterThan(generation);
+    expect(world.registry.ready()).toBe(true);
+    expect(shows()).toEqual(["core", defaultDefinition, expect.arrayContaining(told)]);
+    await rm(directory, { recursive: true });
+  });
+
+  test("a new generation of which no definition is there at all is waited for: that is a lost table, no mistake", async () => {
+    let lost = false;
+    const world = await createWorld({
+      stores: ({ live, meta }) => {
+        const read = meta.definition.bind(meta);
+        meta.definition = async (service, version) => {
+          if (lost) throw new Fault({ code: "meta_missing", message: "it is gone" });
+          return read(service, version);
+        };
+        meta.newestDefinition = () => Promise.resolve(undefined);
+        return { live, meta };
+      },
+    });
+    worlds.push(world);
+    await world.operations.putService("identity", { ...defaultDefinition, owner: "core" }, ACTOR);
+    const { definitions, generation } = world.live.state();
+    lost = true;
+    await world.live.restore({ definitions, settings: new Map(), instances: [], away: [] });
+    await world.pass(5_000);
+    expect([world.registry.ready(), world.registry.state().generation]).toEqual([false, generation]);
+    expect(world.registry.state().services.get("identity")?.owner).toBe("core");
+    lost = false;
+    await world.pass(5_000);
+    expect([world.registry.ready(), world.registry.state().generation > generation]).toEqual([true, true]);
   });
 
   test("an old definition is let go when a newer one counts", async () => {

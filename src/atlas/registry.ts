@@ -18,6 +18,14 @@ const READS_AT_ONCE = 16;
 /** What a version is that no reading will ever find: somebody set its number by hand, or harmed the table. */
 export const LOST = new Set(["meta_missing", "meta_unreadable"]);
 
+/** A version that counts and is lost, and what the service was before; undefined: nobody knows. */
+type Lost = {
+  readonly service: string;
+  readonly version: number;
+  readonly error: unknown;
+  readonly last: DefinitionVersion | undefined;
+};
+
 /** What counts in place of a lost version: the one before, as with all other garbage; the default when there was none. */
 type StandIn = { readonly version: number; readonly definition: DefinitionVersion; readonly why: string };
 
@@ -77,7 +85,7 @@ export class Registry {
       await this.#meta.open();
       this.#live.onChange((change) => this.#receive(change));
       const state = this.#live.state();
-      await this.#fetch(state.definitions, this.#closing.signal);
+      await this.#fetch(state.definitions, this.#closing.signal, true);
       this.#state = this.#resolve(state, new Map());
       this.#readAhead(state.settings.keys());
     } catch (error) {
@@ -207,7 +215,7 @@ export class Registry {
       const superseded = this.#superseded.signal;
       try {
         const signal = AbortSignal.any([superseded, this.#closing.signal]);
-        await this.#fetch(this.#missing(change), signal, change.kind === "change");
+        await this.#fetch(this.#missing(change), signal, change.kind === "reset");
       } catch (error) {
         if (superseded.aborted && !this.#closing.signal.aborted) continue;
         throw error;
@@ -224,9 +232,27 @@ export class Registry {
     return new Map([...wanted].filter(([service, version]) => this.#known(service, version) === undefined));
   }
 
-  /** Reads definitions until it has them all. Metadata that cannot be read is waited for, never replaced by defaults. */
-  async #fetch(wanted: ReadonlyMap<string, number>, signal: AbortSignal, mayStandIn = false): Promise<void> {
-    await this.#sideBySide(wanted, ([service, version]) => this.#fetchOne(service, version, signal, mayStandIn));
+  /**
+   * Reads definitions until it has them all. Metadata that cannot be read is waited for, never replaced by defaults.
+   * @param whole these are all there are
+   */
+  async #fetch(wanted: ReadonlyMap<string, number>, signal: AbortSignal, whole: boolean): Promise<void> {
+    for (let attempt = 0; ; attempt += 1) {
+      const lost: Lost[] = [];
+      await this.#sideBySide(wanted, async ([service, version]) => {
+        const one = await this.#fetchOne(service, version, signal);
+        if (one !== undefined) lost.push(one);
+      });
+      const [first] = lost;
+      // one number may be somebody's mistake; with nothing behind any of them it is the metadata that is lost
+      const isMistake = !whole || lost.length < wanted.size || lost.some(({ last }) => last !== undefined);
+      if (first === undefined || isMistake) {
+        for (const one of lost) this.#standIn(one);
+        break;
+      }
+      if (this.#state === undefined) throw first.error;
+      await this.#waitFor(first, attempt, signal);
+    }
     this.#trouble = undefined;
   }
 
@@ -238,33 +264,42 @@ export class Registry {
     await Promise.all(reading);
   }
 
-  async #fetchOne(service: string, version: number, signal: AbortSignal, mayStandIn: boolean): Promise<void> {
+  /** Resolves with what is lost, if it is. */
+  async #fetchOne(service: string, version: number, signal: AbortSignal): Promise<Lost | undefined> {
     for (let attempt = 0; ; attempt += 1) {
       try {
         this.#definitions.set(`${service}/${version}`, await this.#meta.definition(service, version));
-        return;
+        return undefined;
       } catch (error) {
-        // at start there is nothing to serve meanwhile
-        if (this.#state === undefined) throw error;
-        if (mayStandIn && LOST.has(errorCode(error) ?? "")) {
-          this.#standIn(service, version, error);
-          return;
+        try {
+          if (!LOST.has(errorCode(error) ?? "")) throw error;
+          return { service, version, error, last: await this.#lastOf(service) };
+        } catch (trouble) {
+          // at start there is nothing to serve meanwhile
+          if (this.#state === undefined) throw trouble;
+          await this.#waitFor({ service, version, error: trouble }, attempt, signal);
         }
-        this.#trouble = `the definition of ${service} cannot be read: ${describeError(error)}`;
-        this.#logger.error({ err: error, service, version }, "definition cannot be read; trying again");
-        const wait = fullJitter(attempt, { baseMs: 100, capMs: 5_000 });
-        await this.#clock.sleep(wait, signal);
       }
     }
   }
 
-  #standIn(service: string, version: number, error: unknown): void {
+  /** What a service was before; as far as a start knows, the newest that is stored. */
+  async #lastOf(service: string): Promise<DefinitionVersion | undefined> {
     const before = [...this.#definitions].findLast(([key]) => key.startsWith(`${service}/`))?.[1];
-    const definition = before ?? this.#standIns.get(service)?.definition;
-    const why = `${describeError(error)}; ${definition === undefined ? "the default counts" : "the one before counts"} until ${service} is defined anew`;
+    return before ?? this.#standIns.get(service)?.definition ?? (await this.#meta.newestDefinition(service));
+  }
+
+  async #waitFor({ service, version, error }: Omit<Lost, "last">, attempt: number, signal: AbortSignal): Promise<void> {
+    this.#trouble = `the definition of ${service} cannot be read: ${describeError(error)}`;
+    this.#logger.error({ err: error, service, version }, "definition cannot be read; trying again");
+    await this.#clock.sleep(fullJitter(attempt, { baseMs: 100, capMs: 5_000 }), signal);
+  }
+
+  #standIn({ service, version, error, last }: Lost): void {
+    const why = `${describeError(error)}; ${last === undefined ? "the default counts" : "the one before counts"} until ${service} is defined anew`;
     this.#logger.error({ err: error, service, version }, why);
-    const standIn = definition ?? { definition: defaultDefinition, published: undefined };
-    this.#standIns.set(service, { version, definition: standIn, why });
+    const definition = last ?? { definition: defaultDefinition, published: undefined };
+    this.#standIns.set(service, { version, definition, why });
   }
 
   #known(service: string, version: number): DefinitionVersion | undefined {

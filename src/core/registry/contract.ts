@@ -392,6 +392,8 @@ export function describeStoreContract(name: string, create: () => Promise<StoreU
           published: undefined,
         });
         expect(await store.meta.definition("identity", second)).toEqual({ definition: published, published });
+        expect(await store.meta.newestDefinition("identity")).toEqual({ definition: published, published });
+        expect(await store.meta.newestDefinition("nobody")).toBeUndefined();
         await store.live.setDefinition("identity", second, undefined);
         await store.live.deleteService("identity", { force: true });
         expect(

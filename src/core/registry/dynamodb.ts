@@ -16,7 +16,7 @@ import { DynamoDbPorts } from "./dynamodb-ports.ts";
 import { query } from "./dynamodb-query.ts";
 import { openTable } from "./dynamodb-table.ts";
 import type { AuditBacklog, AuditEntry, DefinitionVersion, MetaStore, PortReservation } from "./meta-store.ts";
-import { missingMeta, parseMeta } from "./meta-text.ts";
+import { firstReadable, missingMeta, NEWEST_TRIED, parseMeta } from "./meta-text.ts";
 
 export type DynamoDbMetaOptions = Omit<DynamoDbOptions, "clock"> & {
   readonly realm: string;
@@ -88,14 +88,12 @@ export class DynamoDbMeta implements MetaStore {
   }
 
   async definition(service: string, version: number): Promise<DefinitionVersion> {
-    const item = await this.#version("definition", service, version);
-    const published = item.published?.S;
-    const what = `the definition of ${service}`;
-    return {
-      definition: parseMeta(readDefinitionSchema, text(item, "definition"), what),
-      published:
-        published === undefined ? undefined : parseMeta(readDefinitionSchema, published, `what ${service} published`),
-    };
+    return definitionOf(service, await this.#version("definition", service, version));
+  }
+
+  async newestDefinition(service: string): Promise<DefinitionVersion | undefined> {
+    const items = await query(this.#db, versionsKey("definition", service), { newest: NEWEST_TRIED });
+    return firstReadable(items, (item) => definitionOf(service, item));
   }
 
   addSettings(service: string, values: SettingsValues, at: string, who: string): Promise<number> {
@@ -238,6 +236,16 @@ export class DynamoDbMeta implements MetaStore {
     if (Item === undefined) throw missingMeta(`version ${version} of the ${kind} of ${service}`);
     return Item;
   }
+}
+
+function definitionOf(service: string, item: Item): DefinitionVersion {
+  const published = item.published?.S;
+  const what = `the definition of ${service}`;
+  return {
+    definition: parseMeta(readDefinitionSchema, text(item, "definition"), what),
+    published:
+      published === undefined ? undefined : parseMeta(readDefinitionSchema, published, `what ${service} published`),
+  };
 }
 
 function settingsOf(service: string, item: Item): Settings {

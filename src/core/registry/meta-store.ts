@@ -38,6 +38,8 @@ export interface MetaStore {
   addDefinition(service: string, version: DefinitionVersion): Promise<number>;
   /** @throws Fault `meta_missing` when that version does not exist: unreadable metadata is never replaced by defaults */
   definition(service: string, version: number): Promise<DefinitionVersion>;
+  /** The newest version that can be read, whether it ever counted or not: for when the one that counts is lost. */
+  newestDefinition(service: string): Promise<DefinitionVersion | undefined>;
 
   addSettings(service: string, values: SettingsValues, at: string, who: string): Promise<number>;
   settings(service: string, version: number): Promise<Settings>;

@@ -3,13 +3,14 @@ import type { Database } from "bun:sqlite";
 import { readDefinitionSchema } from "../model/service.ts";
 import { type Settings, type SettingsValues, settingsValuesSchema } from "../model/settings.ts";
 import type { AuditEntry, DefinitionVersion, MetaStore, PortReservation } from "./meta-store.ts";
-import { missingMeta, parseMeta } from "./meta-text.ts";
+import { firstReadable, missingMeta, NEWEST_TRIED, parseMeta } from "./meta-text.ts";
 import { lowestFreePort } from "./ports.ts";
 import type { SqliteFile } from "./sqlite-file.ts";
 
 /** The newest entries that the audit trail keeps: about 50 MB. */
 const AUDIT_KEPT = 100_000;
 
+type DefinitionRow = { definition: string; published: string | null };
 type SettingsRow = { version: number; content: string; at: string; who: string };
 type AuditRow = {
   at: string;
@@ -53,19 +54,24 @@ export class SqliteMeta implements MetaStore {
   async definition(service: string, version: number): Promise<DefinitionVersion> {
     const row = this.#file.read((db) =>
       db
-        .query<{ definition: string; published: string | null }, [string, number]>(
+        .query<DefinitionRow, [string, number]>(
           "SELECT definition, published FROM definition_versions WHERE service = ? AND version = ?",
         )
         .get(service, version),
     );
     if (row === null) throw missingMeta(`version ${version} of the definition of ${service}`);
-    return {
-      definition: parseMeta(readDefinitionSchema, row.definition, `the definition of ${service}`),
-      published:
-        row.published === null
-          ? undefined
-          : parseMeta(readDefinitionSchema, row.published, `the published definition of ${service}`),
-    };
+    return definitionOf(service, row);
+  }
+
+  async newestDefinition(service: string): Promise<DefinitionVersion | undefined> {
+    const rows = this.#file.read((db) =>
+      db
+        .query<DefinitionRow, [string, number]>(
+          "SELECT definition, published FROM definition_versions WHERE service = ? ORDER BY version DESC LIMIT ?",
+        )
+        .all(service, NEWEST_TRIED),
+    );
+    return firstReadable(rows, (row) => definitionOf(service, row));
   }
 
   addSettings(service: string, values: SettingsValues, at: string, who: string): Promise<number> {
@@ -186,6 +192,16 @@ function nextVersion(db: Database, table: "definition_versions" | "settings_vers
 
 function portsOf(db: Database): PortReservation[] {
   return db.query<PortReservation, []>("SELECT service, port FROM ports ORDER BY port").all();
+}
+
+function definitionOf(service: string, { definition, published }: DefinitionRow): DefinitionVersion {
+  return {
+    definition: parseMeta(readDefinitionSchema, definition, `the definition of ${service}`),
+    published:
+      published === null
+        ? undefined
+        : parseMeta(readDefinitionSchema, published, `the published definition of ${service}`),
+  };
 }
 
 function settingsOf(service: string, { version, content }: SettingsRow): Settings {
