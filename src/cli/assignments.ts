@@ -1,7 +1,8 @@
 // KEY=VALUE arguments, and files that say the same: how definitions and settings are edited.
 import { parseDocument } from "yaml";
 import { describeError, Fault } from "../core/lib/errors.ts";
-import { ConfigError, readText } from "./config.ts";
+import { ConfigError } from "../core/lib/config-error.ts";
+import { readText } from "./config.ts";
 
 /** `KEY.PART=VALUE`, before anyone knows what type the value is wanted in. */
 export type Assignment = { readonly key: string; readonly path: readonly string[]; readonly text: string };

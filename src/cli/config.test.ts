@@ -2,9 +2,8 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { ConfigError, type ConfigIssue } from "../core/lib/config-error.ts";
 import {
-  ConfigError,
-  type ConfigIssue,
   environmentNameOf,
   flagOf,
   formatSource,

@@ -3,7 +3,8 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { resolve } from "node:path";
 import { type Document, isMap, isScalar, isSeq, LineCounter, type ParsedNode, parseDocument } from "yaml";
-import { describeError, Fault } from "../core/lib/errors.ts";
+import { ConfigError, type ConfigIssue } from "../core/lib/config-error.ts";
+import { describeError } from "../core/lib/errors.ts";
 import type { Option } from "./options.ts";
 
 export type Options = Readonly<Record<string, Option<unknown>>>;
@@ -31,22 +32,6 @@ export type Given = {
   /** What already went wrong on the way here, such as a file that cannot be read; told together with the rest. */
   readonly issues?: readonly ConfigIssue[];
 };
-
-/** One thing wrong with the configuration. */
-export type ConfigIssue = { readonly key: string; readonly source: string; readonly message: string };
-
-/** Everything wrong with a command's configuration, at once. */
-export class ConfigError extends Fault {
-  readonly issues: readonly ConfigIssue[];
-
-  constructor(issues: readonly ConfigIssue[]) {
-    super({
-      code: "config",
-      message: issues.map(({ key, source, message }) => `${key} (${source}): ${message}`).join("\n"),
-    });
-    this.issues = issues;
-  }
-}
 
 /** `dataDir` → `--data-dir`. */
 export function flagOf(key: string): string {

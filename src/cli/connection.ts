@@ -2,7 +2,8 @@
 import { type AtlasClient, type AtlasClientOptions, createAtlasClient } from "../core/api/atlas-client.ts";
 import { X509Certificate } from "node:crypto";
 import { describeError } from "../core/lib/errors.ts";
-import { ConfigError, formatSource, readText, type Source } from "./config.ts";
+import { ConfigError } from "../core/lib/config-error.ts";
+import { formatSource, readText, type Source } from "./config.ts";
 import { shared } from "./options.ts";
 
 /** Options of a command that talks to Atlas. */

@@ -3,7 +3,8 @@ import { type Certificate, readCertificate } from "../atlas/certificate.ts";
 import type { SecretFiles } from "../atlas/secrets.ts";
 import { parseTokens, type Token } from "../atlas/tokens.ts";
 import { Fault } from "../core/lib/errors.ts";
-import { ConfigError, type ConfigIssue, formatSource, kebab, readText, type Source } from "./config.ts";
+import { ConfigError, type ConfigIssue } from "../core/lib/config-error.ts";
+import { formatSource, kebab, readText, type Source } from "./config.ts";
 import { readCa } from "./connection.ts";
 
 /** An option that names a file, and where it was said. */

@@ -3,7 +3,7 @@ import type { CommandConfig } from "../serve/command.ts";
 import type { LocatedCommand, LocatedEntry } from "../serve/load.ts";
 import { ownCommand, raiseRequestLimit } from "../serve/self.ts";
 import { defineCommand, type Invocation, usageError } from "./command.ts";
-import { ConfigError, flagOf, inheritedEnvironment } from "./config.ts";
+import { flagOf, inheritedEnvironment } from "./config.ts";
 import { EXIT, type ExitCode } from "./exit-codes.ts";
 import { runProgram } from "./lifecycle.ts";
 import { defaultStateDirectory, host, integer, option, path, shared, text, texts, toggle } from "./options.ts";
@@ -74,7 +74,7 @@ async function serveEntry({ values, sources }: ServeInvocation, located: Located
   const { importService } = await import("../serve/load.ts");
   const { startServe } = await import("../serve/serve.ts");
   const { settingsLayers } = await import("../serve/settings.ts");
-  const { resolveServiceConfig, ServiceConfigError } = await import("../core/service/config.ts");
+  const { resolveServiceConfig } = await import("../core/service/config.ts");
 
   const { service, manifest } = await importService(located);
   const layers = settingsLayers(service.defaults, {
@@ -82,14 +82,7 @@ async function serveEntry({ values, sources }: ServeInvocation, located: Located
     environment: inheritedEnvironment(),
     assignments: values.set,
   });
-  const resolved = (() => {
-    try {
-      return resolveServiceConfig(service.defaults, layers);
-    } catch (error) {
-      // reported like the command's own options
-      throw error instanceof ServiceConfigError ? new ConfigError(error.issues) : error;
-    }
-  })();
+  const resolved = resolveServiceConfig(service.defaults, layers);
   if (values.printConfig) {
     answer(values.json, resolved.provenance, () =>
       formatTable(

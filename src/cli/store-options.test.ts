@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { type ConfigIssue, resolveConfig } from "./config.ts";
+import { type ConfigIssue } from "../core/lib/config-error.ts";
+import { resolveConfig } from "./config.ts";
 import { hostPort, option } from "./options.ts";
 import { ensemble, storeConfig, storeOptions } from "./store-options.ts";
 

@@ -2,7 +2,8 @@
 import { z } from "zod";
 import type { StoreConfig } from "../atlas/stores.ts";
 import { type Address, formatAddress } from "../core/lib/address.ts";
-import { type ConfigIssue, formatSource, kebab, type Resolved, type Source, type Values } from "./config.ts";
+import { type ConfigIssue } from "../core/lib/config-error.ts";
+import { formatSource, kebab, type Resolved, type Source, type Values } from "./config.ts";
 import { defaultStateDirectory, hostPort, type Kind, oneOf, option, path, toggle, url } from "./options.ts";
 
 /** `HOST:PORT,HOST:PORT,…`, and the path in ZooKeeper that the realm lives under. */

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { inspect } from "node:util";
 import { z } from "zod";
-import { type ConfigLayer, type Defaults, resolveServiceConfig, ServiceConfigError } from "./config.ts";
+import { type ConfigLayer, type Defaults, resolveServiceConfig } from "./config.ts";
+import { ConfigError } from "../lib/config-error.ts";
 import { type Secret, secret } from "./secret.ts";
 
 const environment = (values: Record<string, string>): ConfigLayer => ({
@@ -27,7 +28,7 @@ function issuesOf(defaults: Defaults, layers: readonly ConfigLayer[]): readonly 
     resolveServiceConfig(defaults, layers);
     return [];
   } catch (error) {
-    if (!(error instanceof ServiceConfigError)) throw error;
+    if (!(error instanceof ConfigError)) throw error;
     return error.issues.map(({ key, source, message }) => `${key} (${source}): ${message}`);
   }
 }

@@ -1,7 +1,7 @@
 // Smart config: `defaults` is the schema and the defaults at once, layers on top of it give values, and every value knows
 // where it came from. Pure: files and the environment are read by whoever makes the layers.
 import { z } from "zod";
-import { Fault } from "../lib/errors.ts";
+import { ConfigError, type ConfigIssue } from "../lib/config-error.ts";
 import { parseJson } from "../lib/json.ts";
 import { plainly } from "../lib/plainly.ts";
 import { isSecretName, MASK, Secret, SecretKey } from "./secret.ts";
@@ -46,32 +46,17 @@ export type ConfigLayer = {
 /** One key of the resolved configuration, fit to be shown: secrets are masked. */
 export type Provenance = { readonly key: string; readonly shown: string; readonly source: string };
 
-export type ConfigIssue = { readonly key: string; readonly source: string; readonly message: string };
-
 export type ResolvedConfig = {
   readonly config: Readonly<Record<string, unknown>>;
   readonly provenance: readonly Provenance[];
 };
-
-/** Everything wrong with a service's configuration, at once. Never holds a secret's value. */
-export class ServiceConfigError extends Fault {
-  readonly issues: readonly ConfigIssue[];
-
-  constructor(issues: readonly ConfigIssue[]) {
-    super({
-      code: "config",
-      message: issues.map(({ key, source, message }) => `${key} (${source}): ${message}`).join("\n"),
-    });
-    this.issues = issues;
-  }
-}
 
 const KEY = /^[A-Za-z_][A-Za-z0-9_]{0,99}$/;
 
 /**
  * The configuration: defaults, overlaid by the layers in order.
  * @param layers lowest precedence first
- * @throws ServiceConfigError with every bad, missing or unknown key
+ * @throws ConfigError with every bad, missing or unknown key
  */
 export function resolveServiceConfig(defaults: Defaults, layers: readonly ConfigLayer[]): ResolvedConfig {
   const issues: ConfigIssue[] = [];
@@ -104,7 +89,7 @@ export function resolveServiceConfig(defaults: Defaults, layers: readonly Config
     config[key] = setting.secret ? new Secret(result.value) : result.value;
     provenance.push({ key, shown: setting.secret || isSecretName(key) ? MASK : show(result.value), source });
   }
-  if (issues.length > 0) throw new ServiceConfigError(issues);
+  if (issues.length > 0) throw new ConfigError(issues);
   return { config: Object.freeze(config), provenance };
 }
 

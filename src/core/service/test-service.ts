@@ -29,7 +29,7 @@ export type TestedService = {
 
 /**
  * Runs a service in this process, for its tests: whatever a service file may export by default.
- * @throws (from the first `request`) ServiceConfigError, and what the service's definition throws
+ * @throws (from the first `request`) ConfigError, and what the service's definition throws
  */
 export function testService(exported: unknown, options: TestServiceOptions = {}): TestedService {
   const service = asSmartService(exported, "test");
