@@ -1,7 +1,6 @@
 // The listening socket of Atlas, and how its certificate is renewed while it listens.
-import { type Address, formatAddress, formatHost } from "../core/lib/address.ts";
-import { Fault } from "../core/lib/errors.ts";
-import { listenTcp } from "../core/lib/listen.ts";
+import { type Address, formatHost } from "../core/lib/address.ts";
+import { listenFault, listenTcp } from "../core/lib/listen.ts";
 import type { Certificate } from "./certificate.ts";
 import type { Respond } from "./router.ts";
 
@@ -62,7 +61,7 @@ export function serve({ address, respond, certificate, idleS = IDLE_S }: ServeOp
           return response;
         },
       },
-      (busy, cause) => faultOf(address, busy, cause),
+      (busy, cause) => listenFault(address, "--listen", busy, cause),
     );
 
   const retire = async (old: Listener): Promise<void> => {
@@ -100,22 +99,4 @@ export function serve({ address, respond, certificate, idleS = IDLE_S }: ServeOp
       await Promise.all(all.map((listener) => listener.stop(true)));
     },
   };
-}
-
-function faultOf(address: Address, busy: boolean, cause: unknown): Fault {
-  const shown = formatAddress(address);
-  if (busy) {
-    return new Fault({
-      code: "address_in_use",
-      message: `cannot listen on ${shown}: another program does`,
-      hint: `Stop it, or choose another address with --listen. "ss -ltnp 'sport = :${address.port}'" shows who it is.`,
-      cause,
-    });
-  }
-  return new Fault({
-    code: "address_refused",
-    message: `cannot listen on ${shown}`,
-    hint: "Is it an address of this machine, and may this user use the port?",
-    cause,
-  });
 }

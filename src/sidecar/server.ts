@@ -1,8 +1,8 @@
 // The two listening sockets of the sidecar.
 import { chmodSync, rmSync } from "node:fs";
-import { type Address, formatAddress, formatHost } from "../core/lib/address.ts";
+import { type Address, formatHost } from "../core/lib/address.ts";
 import { Fault } from "../core/lib/errors.ts";
-import { listenTcp } from "../core/lib/listen.ts";
+import { listenFault, listenTcp } from "../core/lib/listen.ts";
 import type { Handler } from "./admin.ts";
 
 export type Server = {
@@ -21,27 +21,9 @@ const MAX_SOCKET_PATH = 107;
 /** @throws Fault `address_in_use`, `address_refused` */
 export function serveTcp(address: Address, handle: Handler): Server {
   const server = listenTcp({ ...address, idleS: IDLE_S, maxBodyBytes: MAX_BODY_BYTES, fetch: handle }, (busy, cause) =>
-    faultOf(address, busy, cause),
+    listenFault(address, "--admin", busy, cause),
   );
   return { at: `http://${formatHost(address.host)}:${server.port}`, stop: () => server.stop(true) };
-}
-
-function faultOf(address: Address, busy: boolean, cause: unknown): Fault {
-  const shown = formatAddress(address);
-  if (busy) {
-    return new Fault({
-      code: "address_in_use",
-      message: `cannot listen on ${shown}: another program does`,
-      hint: `Stop it, or choose another address with --admin. "ss -ltnp 'sport = :${address.port}'" shows who it is.`,
-      cause,
-    });
-  }
-  return new Fault({
-    code: "address_refused",
-    message: `cannot listen on ${shown}`,
-    hint: "Is it an address of this machine, and may this user use the port? Choose another with --admin.",
-    cause,
-  });
 }
 
 /**

@@ -1,6 +1,6 @@
 // Listening on a TCP port, the same for Atlas, the sidecar and every service.
-import type { Address } from "./address.ts";
-import { errorCode, type Fault } from "./errors.ts";
+import { type Address, formatAddress } from "./address.ts";
+import { errorCode, Fault } from "./errors.ts";
 
 type Server = Bun.Server<undefined>;
 
@@ -40,4 +40,27 @@ export function listenTcp(options: ListenOptions, fault: (busy: boolean, cause: 
   } catch (error) {
     throw fault(errorCode(error) === "EADDRINUSE", error);
   }
+}
+
+/**
+ * What a program says that cannot listen: `address_in_use` or `address_refused`.
+ * @param flag which sets another address: `--listen`
+ * @param busy another program has the port
+ */
+export function listenFault(address: Address, flag: string, busy: boolean, cause: unknown): Fault {
+  const shown = formatAddress(address);
+  if (busy) {
+    return new Fault({
+      code: "address_in_use",
+      message: `cannot listen on ${shown}: another program does`,
+      hint: `Stop it, or choose another address with ${flag}. "ss -ltnp 'sport = :${address.port}'" shows who it is.`,
+      cause,
+    });
+  }
+  return new Fault({
+    code: "address_refused",
+    message: `cannot listen on ${shown}`,
+    hint: `Is it an address of this machine, and may this user use the port? Choose another with ${flag}.`,
+    cause,
+  });
 }

@@ -40,20 +40,21 @@ export const portSchema = z.object({ service: serviceName, port });
 /** `GET /v1/settings/:service/history`, newest first. */
 export const settingsHistorySchema = z.array(settingsSchema.extend({ at: z.iso.datetime(), who: z.string() }));
 
+/** One entry of the audit trail: who changed what, from where and why. */
+export const auditEntrySchema = z.object({
+  at: z.iso.datetime(),
+  who: z.string(),
+  from: z.string(),
+  kind: z.string(),
+  target: z.string(),
+  reason: z.string().optional(),
+  before: z.unknown(),
+  after: z.unknown(),
+});
+export type AuditEntry = z.output<typeof auditEntrySchema>;
+
 /** `GET /v1/audit`, newest first. */
-export const auditSchema = z.array(
-  z.object({
-    at: z.iso.datetime(),
-    who: z.string(),
-    from: z.string(),
-    kind: z.string(),
-    target: z.string(),
-    reason: z.string().optional(),
-    before: z.unknown(),
-    after: z.unknown(),
-  }),
-);
-export type AuditEntry = z.output<typeof auditSchema>[number];
+export const auditSchema = z.array(auditEntrySchema);
 
 const differenceSchema = z.object({ total: z.int(), added: z.int(), changed: z.int(), removed: z.int() });
 

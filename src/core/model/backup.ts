@@ -1,6 +1,7 @@
 // The lines of a backup: what `export` writes and `import` takes. JSON lines, so that neither side holds a whole realm as one
 // text, a person can read a line, and `grep` and `diff` work. The last line counts the others: a file that was cut is noticed.
 import { z } from "zod";
+import { auditEntrySchema } from "./answers.ts";
 import { type Instance, putInstanceSchema, registrationFromPut } from "./instance.ts";
 import { hostName, instanceId, instanceNameSchema, port, serviceName } from "./names.ts";
 import { positionSchema } from "./position.ts";
@@ -21,16 +22,7 @@ const headerSchema = positionSchema.extend({
   version: z.string(),
 });
 
-const auditEntrySchema = z.strictObject({
-  at: z.iso.datetime(),
-  who: z.string(),
-  from: z.string(),
-  kind: z.string(),
-  target: z.string(),
-  reason: z.string().optional(),
-  before: z.json(),
-  after: z.json(),
-});
+const writtenEntrySchema = z.strictObject({ ...auditEntrySchema.shape, before: z.json(), after: z.json() });
 
 /** One line between the header and the end. */
 const lineSchema = z.discriminatedUnion("kind", [
@@ -63,7 +55,7 @@ const lineSchema = z.discriminatedUnion("kind", [
     instance: instanceNameSchema,
     enabled: z.literal(false),
   }),
-  z.strictObject({ kind: z.literal("audit"), entry: auditEntrySchema }),
+  z.strictObject({ kind: z.literal("audit"), entry: writtenEntrySchema }),
 ]);
 
 const endSchema = z.strictObject({ kind: z.literal("end"), lines: z.int() });
@@ -73,7 +65,7 @@ type BackupLine = z.output<typeof lineSchema>;
 /** What `export` writes: any line of a backup. */
 export type WrittenLine = BackupHeader | BackupLine | z.output<typeof endSchema>;
 
-export type BackupAudit = z.output<typeof auditEntrySchema>;
+export type BackupAudit = z.output<typeof writtenEntrySchema>;
 export type BackupDefinition = { readonly definition: Definition; readonly published: Definition | undefined };
 export type BackupSettings = { readonly values: SettingsValues; readonly at: string; readonly who: string };
 

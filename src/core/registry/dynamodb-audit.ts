@@ -6,6 +6,7 @@ import type { Clock } from "../lib/clock.ts";
 import { errorCode, Fault } from "../lib/errors.ts";
 import { parseJson } from "../lib/json.ts";
 import type { Logger } from "../lib/logger.ts";
+import { auditEntrySchema } from "../model/answers.ts";
 import type { DynamoDb } from "./dynamodb-client.ts";
 import { auditMonthKey, type Item, monthOf, text } from "./dynamodb-items.ts";
 import { query } from "./dynamodb-query.ts";
@@ -22,17 +23,7 @@ const CONTENT_BYTES = 300 * 1_024;
 const RETRIES = 5;
 const BACKOFF = { baseMs: 50, capMs: 1_000 };
 
-const entrySchema = z.object({
-  at: z.iso.datetime(),
-  who: z.string(),
-  from: z.string(),
-  kind: z.string(),
-  target: z.string(),
-  reason: z.string().optional(),
-  before: z.unknown(),
-  after: z.unknown(),
-});
-const lineSchema = z.object({ key: z.string().min(1).max(200), entry: entrySchema });
+const lineSchema = z.object({ key: z.string().min(1).max(200), entry: auditEntrySchema });
 
 /**
  * An entry as a line that is stored later, perhaps more than once: its key makes it the same entry each time.
@@ -134,6 +125,6 @@ export class DynamoDbAudit {
 }
 
 function auditEntry(json: string): AuditEntry {
-  const { before, after, reason, ...rest } = parseMeta(entrySchema, json, "an audit entry");
+  const { before, after, reason, ...rest } = parseMeta(auditEntrySchema, json, "an audit entry");
   return { ...rest, reason, before, after };
 }
