@@ -21,7 +21,7 @@ import { formatPosition } from "../core/model/position.ts";
 import type { AuditEntry } from "../core/registry/meta-store.ts";
 import type { Actor } from "./audit-trail.ts";
 import type { OperationsOptions, Outcome } from "./operations.ts";
-import { LOST } from "./registry.ts";
+import { LOST } from "./definitions.ts";
 
 /** Of each service's settings so many versions are kept, of the audit trail so many entries: the newest. */
 const KEPT = { settings: 1_000, audit: 10_000 };

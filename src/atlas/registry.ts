@@ -1,7 +1,5 @@
 // The registry as the rest of Atlas sees it: the live store's state with its definitions resolved, as snapshots and deltas.
-import { fullJitter } from "../core/lib/backoff.ts";
 import type { Clock } from "../core/lib/clock.ts";
-import { describeError, errorCode } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Instance } from "../core/model/instance.ts";
 import { parseInstanceId } from "../core/model/names.ts";
@@ -11,23 +9,7 @@ import type { Settings } from "../core/model/settings.ts";
 import type { Delta, Snapshot } from "../core/model/snapshot.ts";
 import type { LiveChange, LiveState, LiveStore } from "../core/registry/live-store.ts";
 import type { DefinitionVersion, MetaStore } from "../core/registry/meta-store.ts";
-
-/** Metadata is read one by one when Atlas starts: so many at the same time. */
-const READS_AT_ONCE = 16;
-
-/** What a version is that no reading will ever find: somebody set its number by hand, or harmed the table. */
-export const LOST = new Set(["meta_missing", "meta_unreadable"]);
-
-/** A version that counts and is lost, and what the service was before; undefined: nobody knows. */
-type Lost = {
-  readonly service: string;
-  readonly version: number;
-  readonly error: unknown;
-  readonly last: DefinitionVersion | undefined;
-};
-
-/** What counts in place of a lost version: the one before, as with all other garbage; the default when there was none. */
-type StandIn = { readonly version: number; readonly definition: DefinitionVersion; readonly why: string };
+import { Definitions, sideBySide } from "./definitions.ts";
 
 /** Everything at one position. Immutable. */
 export type RegistryState = Position & {
@@ -53,14 +35,10 @@ export class Registry {
   readonly realm: string;
   readonly #live: LiveStore;
   readonly #meta: MetaStore;
-  readonly #clock: Clock;
   readonly #logger: Logger;
   readonly #listeners = new Set<(event: RegistryEvent) => void>();
   readonly #closing = new AbortController();
-  /** `SERVICE/VERSION` → its definition, for versions that count or are about to. */
-  readonly #definitions = new Map<string, DefinitionVersion>();
-  /** By service. Only until its number moves on. */
-  readonly #standIns = new Map<string, StandIn>();
+  readonly #definitions: Definitions;
   /** The settings that count, as far as they were read: services start with them while metadata is away. */
   readonly #settings = new Map<string, Settings>();
   #backlog: LiveChange[] = [];
@@ -68,14 +46,13 @@ export class Registry {
   #superseded = new AbortController();
   #state: RegistryState | undefined;
   #snapshot: Snapshot | undefined;
-  #trouble: string | undefined;
 
   constructor({ realm, live, meta, clock, logger }: RegistryOptions) {
     this.realm = realm;
     this.#live = live;
     this.#meta = meta;
-    this.#clock = clock;
     this.#logger = logger;
+    this.#definitions = new Definitions(meta, clock, logger);
   }
 
   /** Opens both halves and reads everything. @throws Fault of the store; then both are closed again */
@@ -85,7 +62,7 @@ export class Registry {
       await this.#meta.open();
       this.#live.onChange((change) => this.#receive(change));
       const state = this.#live.state();
-      await this.#fetch(state.definitions, this.#closing.signal, true);
+      await this.#definitions.readAll(state.definitions);
       this.#state = this.#resolve(state, new Map());
       this.#readAhead(state.settings.keys());
     } catch (error) {
@@ -134,7 +111,7 @@ export class Registry {
   async definition(service: string): Promise<(DefinitionVersion & { readonly version: number }) | undefined> {
     const version = this.#live.state().definitions.get(service);
     if (version === undefined) return undefined;
-    const known = this.#known(service, version) ?? (await this.#meta.definition(service, version));
+    const known = this.#definitions.known(service, version) ?? (await this.#meta.definition(service, version));
     return { ...known, version };
   }
 
@@ -142,11 +119,11 @@ export class Registry {
   async define(service: string, next: DefinitionVersion, expected: number | undefined) {
     const version = await this.#meta.addDefinition(service, next);
     // known before it is committed, so that the commit is published without a read
-    this.#definitions.set(`${service}/${version}`, next);
+    this.#definitions.add(service, version, next);
     try {
       return await this.#live.setDefinition(service, version, expected);
     } catch (error) {
-      this.#definitions.delete(`${service}/${version}`);
+      this.#definitions.drop(service, version);
       throw error;
     }
   }
@@ -165,21 +142,21 @@ export class Registry {
 
   /** What does not work now, in words; empty when all is well. */
   degraded(): readonly string[] {
-    const lost = [...this.#standIns.values()].map(({ why }) => why);
-    const reasons = [this.#trouble, this.#live.degraded(), this.#meta.degraded(), ...this.#live.problems(), ...lost];
+    const { trouble } = this.#definitions;
+    const lost = this.#definitions.lost();
+    const reasons = [trouble, this.#live.degraded(), this.#meta.degraded(), ...this.#live.problems(), ...lost];
     return [...new Set(reasons.filter((reason) => reason !== undefined))];
   }
 
   /** False while a change cannot be published because its definition cannot be read: never defaults instead. */
   ready(): boolean {
-    return this.#state !== undefined && this.#trouble === undefined;
+    return this.#state !== undefined && this.#definitions.trouble === undefined;
   }
 
   #receive(change: LiveChange): void {
     if (change.kind === "reset") {
       // in another store the same number may be another definition
       this.#definitions.clear();
-      this.#standIns.clear();
       this.#settings.clear();
       this.#readAhead(change.state.settings.keys());
     } else if (change.kind === "settings") this.#readAhead([change.service]);
@@ -203,7 +180,7 @@ export class Registry {
 
   /** Settings, so that they are there when metadata is not. */
   #readAhead(services: Iterable<string>): void {
-    void this.#sideBySide(services, async (service) => {
+    void sideBySide(services, async (service) => {
       await this.settings(service).catch((error: unknown) => {
         if (!this.#closing.signal.aborted) this.#logger.warn({ err: error, service }, "settings cannot be read ahead");
       });
@@ -215,7 +192,7 @@ export class Registry {
       const superseded = this.#superseded.signal;
       try {
         const signal = AbortSignal.any([superseded, this.#closing.signal]);
-        await this.#fetch(this.#missing(change), signal, change.kind === "reset");
+        await this.#definitions.readUntilThere(this.#missing(change), { signal, whole: change.kind === "reset" });
       } catch (error) {
         if (superseded.aborted && !this.#closing.signal.aborted) continue;
         throw error;
@@ -229,84 +206,7 @@ export class Registry {
   #missing(change: LiveChange): ReadonlyMap<string, number> {
     if (change.kind === "settings") return new Map();
     const wanted = change.kind === "reset" ? change.state.definitions : change.definitions.put;
-    return new Map([...wanted].filter(([service, version]) => this.#known(service, version) === undefined));
-  }
-
-  /**
-   * Reads definitions until it has them all. Metadata that cannot be read is waited for, never replaced by defaults.
-   * @param whole these are all there are
-   */
-  async #fetch(wanted: ReadonlyMap<string, number>, signal: AbortSignal, whole: boolean): Promise<void> {
-    for (let attempt = 0; ; attempt += 1) {
-      const lost: Lost[] = [];
-      await this.#sideBySide(wanted, async ([service, version]) => {
-        const one = await this.#fetchOne(service, version, signal);
-        if (one !== undefined) lost.push(one);
-      });
-      const [first] = lost;
-      // one number may be somebody's mistake; with nothing behind any of them it is the metadata that is lost
-      const isMistake = !whole || lost.length < wanted.size || lost.some(({ last }) => last !== undefined);
-      if (first === undefined || isMistake) {
-        for (const one of lost) this.#standIn(one);
-        break;
-      }
-      if (this.#state === undefined) throw first.error;
-      await this.#waitFor(first, attempt, signal);
-    }
-    this.#trouble = undefined;
-  }
-
-  async #sideBySide<T>(items: Iterable<T>, read: (item: T) => Promise<void>): Promise<void> {
-    const left = [...items].values();
-    const reading = Array.from({ length: READS_AT_ONCE }, async () => {
-      for (const item of left) await read(item);
-    });
-    await Promise.all(reading);
-  }
-
-  /** Resolves with what is lost, if it is. */
-  async #fetchOne(service: string, version: number, signal: AbortSignal): Promise<Lost | undefined> {
-    for (let attempt = 0; ; attempt += 1) {
-      try {
-        this.#definitions.set(`${service}/${version}`, await this.#meta.definition(service, version));
-        return undefined;
-      } catch (error) {
-        try {
-          if (!LOST.has(errorCode(error) ?? "")) throw error;
-          return { service, version, error, last: await this.#lastOf(service) };
-        } catch (trouble) {
-          // at start there is nothing to serve meanwhile
-          if (this.#state === undefined) throw trouble;
-          await this.#waitFor({ service, version, error: trouble }, attempt, signal);
-        }
-      }
-    }
-  }
-
-  /** What a service was before; as far as a start knows, the newest that is stored. */
-  async #lastOf(service: string): Promise<DefinitionVersion | undefined> {
-    const before = [...this.#definitions].findLast(([key]) => key.startsWith(`${service}/`))?.[1];
-    return before ?? this.#standIns.get(service)?.definition ?? (await this.#meta.newestDefinition(service));
-  }
-
-  async #waitFor({ service, version, error }: Omit<Lost, "last">, attempt: number, signal: AbortSignal): Promise<void> {
-    this.#trouble = `the definition of ${service} cannot be read: ${describeError(error)}`;
-    this.#logger.error({ err: error, service, version }, "definition cannot be read; trying again");
-    await this.#clock.sleep(fullJitter(attempt, { baseMs: 100, capMs: 5_000 }), signal);
-  }
-
-  #standIn({ service, version, error, last }: Lost): void {
-    const why = `${describeError(error)}; ${last === undefined ? "the default counts" : "the one before counts"} until ${service} is defined anew`;
-    this.#logger.error({ err: error, service, version }, why);
-    const definition = last ?? { definition: defaultDefinition, published: undefined };
-    this.#standIns.set(service, { version, definition, why });
-  }
-
-  #known(service: string, version: number): DefinitionVersion | undefined {
-    const standIn = this.#standIns.get(service);
-    return (
-      this.#definitions.get(`${service}/${version}`) ?? (standIn?.version === version ? standIn.definition : undefined)
-    );
+    return new Map([...wanted].filter(([service, version]) => this.#definitions.known(service, version) === undefined));
   }
 
   #publish(change: LiveChange): void {
@@ -354,7 +254,7 @@ export class Registry {
   #resolve(live: LiveState, before: ReadonlyMap<string, Definition>): RegistryState {
     const services = new Map<string, Definition>();
     for (const [service, version] of live.definitions) {
-      const known = this.#known(service, version);
+      const known = this.#definitions.known(service, version);
       if (known === undefined) throw new Error(`version ${version} of ${service} was not read`);
       services.set(service, known.definition);
     }
@@ -362,16 +262,7 @@ export class Registry {
     for (const { service } of live.instances.values()) {
       if (!services.has(service)) services.set(service, defaultDefinition);
     }
-    for (const [service, { version }] of this.#standIns) {
-      if (live.definitions.get(service) !== version) this.#standIns.delete(service);
-    }
-    for (const key of this.#definitions.keys()) {
-      const [service = "", version] = key.split("/");
-      const counts = live.definitions.get(service);
-      // newer ones may be about to count
-      const old = counts === undefined ? before.has(service) : Number(version) < counts;
-      if (old) this.#definitions.delete(key);
-    }
+    this.#definitions.forget(live.definitions, before);
     return { ...this.#position(live), services };
   }
 
