@@ -1,4 +1,5 @@
 // What must not go wrong with HAProxy when something else does.
+// alone: it measures how long HAProxy is away.
 import { expect } from "bun:test";
 import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";

@@ -1,4 +1,5 @@
 // core/haproxy against a real HAProxy and real little servers.
+// alone: it measures how long drains, workers and refused connections take.
 import { expect } from "bun:test";
 import { type AccessRecord, createProxy } from "../core/haproxy/proxy.ts";
 import { eventually, scenario } from "./harness.ts";
@@ -329,8 +330,15 @@ scenario("one hung service cannot take the connections of the others", async (wo
       instance("hung", "host001:5001", hung.port),
     ]),
   );
-  const calls = Array.from({ length: 60 }, () => send(port, { "Runscope-Service": "hung" }));
+  let turnedAway = 0;
+  const calls = Array.from({ length: 60 }, async () => {
+    const answer = await send(port, { "Runscope-Service": "hung" });
+    if (answer.status !== 200) turnedAway += 1;
+    return answer;
+  });
   await eventually("the hung service has its share", () => expect(hung.requests()).toBe(20));
+  // one that was still on its way when the service goes on would be answered by it
+  await eventually("all others are turned away", () => expect(turnedAway).toBe(40));
   expect((await send(port, identity)).status).toBe(200);
   release.resolve();
   const answers = await Promise.all(calls);
