@@ -1,7 +1,6 @@
 // A realm as a file, and a file as a realm: the backup, and the way from one store to another. What is exported is one state of
 // the registry; what is imported is checked as a whole before any of it is written, and written in an order that can break off
 // anywhere: versions first, which count for nothing yet, then the live state in one stroke, then what does not route.
-import { isDeepStrictEqual } from "node:util";
 import type { Clock } from "../core/lib/clock.ts";
 import { errorCode } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
@@ -14,27 +13,27 @@ import {
   type BackupSettings,
   type WrittenLine,
 } from "../core/model/backup.ts";
-import { sameInstance } from "../core/model/instance.ts";
 import { instanceId, parseInstanceId } from "../core/model/names.ts";
 import type { Position } from "../core/model/position.ts";
 import { formatPosition } from "../core/model/position.ts";
 import type { AuditEntry } from "../core/registry/meta-store.ts";
 import type { Actor } from "./audit-trail.ts";
 import type { OperationsOptions, Outcome } from "./operations.ts";
+import {
+  type Content,
+  contentOf,
+  counts,
+  type Difference,
+  differences,
+  isEmpty,
+  sameDefinition,
+} from "./backup-content.ts";
 import { LOST } from "./definitions.ts";
 
 /** Of each service's settings so many versions are kept, of the audit trail so many entries: the newest. */
 const KEPT = { settings: 1_000, audit: 10_000 };
 /** So many versions and entries are read or written at the same time. */
 const AT_ONCE = 64;
-
-/** What of one kind is there afterwards, and how that differs from what was. */
-type Difference = {
-  readonly total: number;
-  readonly added: number;
-  readonly changed: number;
-  readonly removed: number;
-};
 
 export type ImportOptions = {
   /** Replace a registry that is not empty. */
@@ -57,12 +56,6 @@ export type Imported = Outcome & {
   readonly ports: Difference;
   /** Audit entries that were missing. */
   readonly audit: number;
-};
-
-/** Everything that an import replaces, with versions resolved; undefined where the store has lost what it should have. */
-type Content = Pick<Backup, "instances" | "away" | "ports"> & {
-  readonly definitions: ReadonlyMap<string, BackupDefinition | undefined>;
-  readonly settings: ReadonlyMap<string, BackupSettings["values"] | undefined>;
 };
 
 export class Backups {
@@ -260,60 +253,12 @@ async function unlessLost<T>(reading: Promise<T>): Promise<T | undefined> {
   }
 }
 
-function contentOf({ definitions, settings, instances, away, ports }: Backup): Content {
-  const current = [...settings].map(([service, history]) => [service, history.at(-1)?.values ?? {}] as const);
-  return { definitions, settings: new Map(current), instances, away, ports };
-}
-
-function differences(before: Content, after: Content) {
-  const set = (ids: ReadonlySet<string>): ReadonlyMap<string, true> => new Map([...ids].map((id) => [id, true]));
-  return {
-    services: difference(before.definitions, after.definitions, sameDefinition),
-    instances: difference(before.instances, after.instances, sameInstance),
-    intents: difference(set(before.away), set(after.away), () => true),
-    settings: difference(before.settings, after.settings, isDeepStrictEqual),
-    ports: difference(before.ports, after.ports, (a, b) => a === b),
-  };
-}
-
-function difference<T>(
-  before: ReadonlyMap<string, T>,
-  after: ReadonlyMap<string, T>,
-  same: (a: T, b: T) => boolean,
-): Difference {
-  let added = 0;
-  let changed = 0;
-  for (const [key, value] of after) {
-    if (!before.has(key)) added += 1;
-    else if (!same(before.get(key) as T, value)) changed += 1;
-  }
-  return { total: after.size, added, changed, removed: before.size - (after.size - added) };
-}
-
-function counts({ definitions, settings, instances, away, ports }: Content) {
-  return {
-    services: definitions.size,
-    instances: instances.size,
-    intents: away.size,
-    settings: settings.size,
-    ports: ports.size,
-  };
-}
-
-function isEmpty(content: Content): boolean {
-  return Object.values(counts(content)).every((count) => count === 0);
-}
-
 function notEmpty(content: Content): ProblemFault {
   const { services, instances, intents, settings, ports } = counts(content);
   const there = `${services} services, ${instances} instances, ${intents} that are away and disabled, settings of ${settings} services, ${ports} ports`;
   return new ProblemFault("conflict", `the registry is not empty (${there}); replace=true replaces all of it`, {
     extra: { needs: "replace" },
   });
-}
-
-function sameDefinition(a: BackupDefinition | undefined, b: BackupDefinition | undefined): boolean {
-  return isDeepStrictEqual(a?.definition, b?.definition) && isDeepStrictEqual(a?.published, b?.published);
 }
 
 /** As it stands in a file: what is undefined is left out, what may be anything is JSON. */
