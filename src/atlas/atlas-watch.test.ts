@@ -1,5 +1,5 @@
 // Atlas over HTTP: streams, and agents that hold leases and ack.
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setSystemTime, test } from "bun:test";
 import { infoSchema } from "../core/model/answers.ts";
 import { deltaSchema, snapshotSchema } from "../core/model/snapshot.ts";
 import { ask, atlas, problem, service, useAtlas, watch } from "./fixture-http.ts";
@@ -91,6 +91,23 @@ describe("agents", () => {
     while (forgotten.status === 409) forgotten = await ask("DELETE", `/v1/agents/${host}`);
     expect(writtenSchema.parse(forgotten.body)).toMatchObject({ changed: true });
     expect((await ask("DELETE", `/v1/agents/${host}`)).body).toMatchObject({ changed: false });
+  });
+
+  test("whoever sets the machine's clock moves no deadline of theirs, and nothing that is measured", async () => {
+    const host = `host-${service}`;
+    const stream = await watch(`?agent=${host}&boot=1`);
+    const at = infoSchema.parse((await ask("GET", "/v1/info")).body);
+    await ack(host, { generation: at.generation, revision: at.revision });
+    const { body } = await ask("PUT", `/v1/services/${service}/instances/a`, { port: 5000 });
+    const { generation, revision } = writtenSchema.parse(body);
+    await ack(host, { generation, revision, tookMs: 7 });
+    try {
+      setSystemTime(new Date(Date.now() + 3_600_000));
+      expect(infoSchema.parse((await ask("GET", "/v1/info")).body).appliedP99Ms).toBeNumber();
+    } finally {
+      setSystemTime();
+      stream.close();
+    }
   });
 
   test("a write that waits answers when all have applied it, when one refuses, or when time is over", async () => {

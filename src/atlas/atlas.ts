@@ -1,7 +1,7 @@
 // Atlas: the registry behind HTTP. This file wires its parts and owns their order of birth and death.
 import { createAtlasClient } from "../core/api/atlas-client.ts";
 import type { Address } from "../core/lib/address.ts";
-import { type Clock, systemClock } from "../core/lib/clock.ts";
+import { type Clock, steadyClock, systemClock } from "../core/lib/clock.ts";
 import { describeError, type Fault } from "../core/lib/errors.ts";
 import { type Logger, silentLogger } from "../core/lib/logger.ts";
 import type { Running } from "../core/lib/running.ts";
@@ -64,6 +64,8 @@ export type RunningAtlas = Running & {
  */
 export async function startAtlas(config: AtlasConfig, dependencies: AtlasDependencies = {}): Promise<RunningAtlas> {
   const { clock = systemClock, logger = silentLogger } = dependencies;
+  // what asks how long ago something was; `clock` is for what says when it was
+  const timer = dependencies.clock ?? steadyClock;
   const secrets = new Secrets(config.secrets);
   const access = new Access(secrets);
   tellExpiry(secrets.certificate, clock, logger);
@@ -81,21 +83,21 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
   const backups = new Backups(writes, clock);
   const peers = new Peers({
     live,
-    clock,
+    clock: timer,
     logger,
     connect: (url) =>
       createAtlasClient({ urls: [url], token: () => secrets.peerTokens?.[0], tlsCa: () => secrets.tlsCa }),
   });
-  const leases = new Leases({ live, clock, logger, liveBoot: (replica, host) => peers.liveBoot(replica, host) });
+  const leases = new Leases({ live, clock: timer, logger, liveBoot: (replica, host) => peers.liveBoot(replica, host) });
   const expire = (host: string): Promise<void> => operations.expire(host);
-  const agents = new Agents({ live, registry, clock, logger, elsewhere: peers, expire });
-  const waits = new Waits(agents, clock);
-  const feed = new PeerFeed({ replica: live.replica, agents, waits, clock });
-  const catchUp = new CatchUp({ registry, clock, logger, mayLag: config.store.kind === "cluster" });
+  const agents = new Agents({ live, registry, clock: timer, logger, elsewhere: peers, expire });
+  const waits = new Waits(agents, timer);
+  const feed = new PeerFeed({ replica: live.replica, agents, waits, clock: timer });
+  const catchUp = new CatchUp({ registry, clock: timer, logger, mayLag: config.store.kind === "cluster" });
   const metrics = createAtlasMetrics();
   const hub = new WatchHub({
     registry,
-    clock,
+    clock: timer,
     logger,
     agents: () => agents.size,
     wantsAck: (since, revision) => waits.wantsAck(since, revision) || peers.wantsAck(since, revision),
@@ -123,7 +125,7 @@ export async function startAtlas(config: AtlasConfig, dependencies: AtlasDepende
     waits,
     feed,
     catchUp,
-    propagation: new Propagation(clock),
+    propagation: new Propagation(timer),
     store: config.store.kind,
     replicas: () => Math.max(1, live.replicas().size),
     clock,
