@@ -1,4 +1,4 @@
-// The live half of the cluster store: the registry as znodes that people can read and write with zkCli.sh (docs/architecture.md),
+// The live half of the cluster store: the registry as znodes that people can read and write with zkCli.sh (docs/storage.md),
 // mirrored in memory. Reads and watches are served from the mirror, also while ZooKeeper is away.
 import { type Cancel, type Clock, steadyClock, systemClock } from "../lib/clock.ts";
 import { Fault } from "../lib/errors.ts";

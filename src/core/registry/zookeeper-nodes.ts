@@ -1,5 +1,5 @@
 // The znodes of a realm: their paths, and what their data says. People and other programs read and write them by hand
-// (docs/architecture.md), so every text is taken with the patience that a person deserves, and what makes no sense is named.
+// (docs/storage.md), so every text is taken with the patience that a person deserves, and what makes no sense is named.
 import { z } from "zod";
 import { parseJson } from "../lib/json.ts";
 import { plainly } from "../lib/plainly.ts";
