@@ -1,5 +1,6 @@
 // Several writers at random through several replicas, while replicas and ZooKeeper are killed and come back: every watcher must
 // end with exactly the registry's state, must have seen (generation, revision) only grow, and nothing that was acknowledged is lost.
+// alone: so many kills fit into its time only on a machine that does nothing else.
 import { describe, expect } from "bun:test";
 import type { Instance } from "../core/model/instance.ts";
 import type { Snapshot } from "../core/model/snapshot.ts";
