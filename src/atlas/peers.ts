@@ -1,14 +1,13 @@
 // The other replicas: a stream from each, and what it told. Nothing here is needed to route or to write: a replica whose peers
 // are silent serves on, and says of whom it knows nothing.
-import { z } from "zod";
-import { type AtlasClient, AtlasProblem } from "../core/api/atlas-client.ts";
-import { describeFailure, readProblem } from "../core/api/exchange.ts";
-import { untilAborted } from "../core/api/watch-client.ts";
+import type { AtlasClient } from "../core/api/atlas-client.ts";
+import { followEvents, parseEvent } from "../core/api/event-stream.ts";
+import { describeFailure } from "../core/api/exchange.ts";
 import { fullJitter } from "../core/lib/backoff.ts";
-import type { Cancel, Clock } from "../core/lib/clock.ts";
+import type { Clock } from "../core/lib/clock.ts";
 import { Fault } from "../core/lib/errors.ts";
 import type { Logger } from "../core/lib/logger.ts";
-import { readSse, type SseEvent } from "../core/lib/sse.ts";
+import type { SseEvent } from "../core/lib/sse.ts";
 import type { Position } from "../core/model/position.ts";
 import type { LiveStore, ReplicaView } from "../core/registry/live-store.ts";
 import type { HostAck } from "./ack-book.ts";
@@ -197,47 +196,28 @@ export class Peers implements Elsewhere {
     }
   }
 
-  /** One stream, to its end. @returns never by itself: it throws why it ended */
-  async #read(peer: Peer, listener: PeerListener, onHello: () => void): Promise<never> {
-    const { replica, url, ending } = peer;
-    const connection = new AbortController();
-    const onStop = (): void => connection.abort(ending.signal.reason);
-    ending.signal.addEventListener("abort", onStop, { once: true });
-    let silence: Cancel = () => undefined;
-    const feedDog = (): void => {
-      silence();
-      silence = this.#clock.after(SILENCE_MS, () =>
-        connection.abort(new Fault({ code: "silent", message: `${url} said nothing for ${SILENCE_MS / 1_000} s` })),
-      );
-    };
-    feedDog();
-    try {
-      const path = `/v1/peer/feed?replica=${encodeURIComponent(this.#live.replica)}`;
-      const headers = { accept: "text/event-stream" };
-      const response = await this.#connect(url).fetch(path, { headers, signal: connection.signal });
-      if (!response.ok) throw new AtlasProblem(response.status, await readProblem(response), "GET /v1/peer/feed");
-      if (response.body === null) throw new Fault({ code: "bad_answer", message: `${url} answered without a body` });
-      for await (const event of untilAborted(readSse(response.body), connection.signal)) {
-        feedDog();
+  /** @returns never by itself: it throws why the stream ended */
+  #read(peer: Peer, listener: PeerListener, onHello: () => void): Promise<never> {
+    return followEvents({
+      client: this.#connect(peer.url),
+      url: peer.url,
+      path: `/v1/peer/feed?replica=${encodeURIComponent(this.#live.replica)}`,
+      silenceMs: SILENCE_MS,
+      clock: this.#clock,
+      signal: peer.ending.signal,
+      take: (event) => {
         peer.heardAt = this.#clock.now();
         this.#take(peer, event, listener);
         if (event.event === "hello") onHello();
-      }
-      throw new Fault({ code: "unreachable", message: `${url} ended the stream` });
-    } catch (error) {
-      throw connection.signal.aborted ? connection.signal.reason : error;
-    } finally {
-      silence();
-      ending.signal.removeEventListener("abort", onStop);
-      connection.abort(new DOMException(`the stream of ${replica} is over`, "AbortError"));
-    }
+      },
+    });
   }
 
   #take(peer: Peer, event: SseEvent, listener: PeerListener): void {
     const { replica } = peer;
     switch (event.event) {
       case "hello": {
-        const hello = parse(event, feedSchemas.hello);
+        const hello = parseEvent(event, feedSchemas.hello, "a replica");
         // a replica that was killed is announced until its session ends; who listens there now may be another
         if (hello.replica !== replica)
           throw new Fault({ code: "other_replica", message: `${peer.url} is the replica ${hello.replica} now` });
@@ -248,13 +228,13 @@ export class Peers implements Elsewhere {
         return;
       }
       case "acks":
-        listener.onAcks(replica, parse(event, feedSchemas.acks), true);
+        listener.onAcks(replica, parseEvent(event, feedSchemas.acks, "a replica"), true);
         return;
       case "state":
-        this.#learn(peer, parse(event, feedSchemas.state), listener);
+        this.#learn(peer, parseEvent(event, feedSchemas.state, "a replica"), listener);
         return;
       case "forgotten":
-        listener.onForgotten(parse(event, feedSchemas.forgotten).host);
+        listener.onForgotten(parseEvent(event, feedSchemas.forgotten, "a replica").host);
         return;
       default:
         // a heartbeat, or what a newer replica says
@@ -269,15 +249,6 @@ export class Peers implements Elsewhere {
     peer.holds = state.holds;
     listener.onHolds();
   }
-}
-
-function parse<T>(event: SseEvent, schema: z.ZodType<T>): T {
-  const parsed = schema.safeParse(JSON.parse(event.data));
-  if (parsed.success) return parsed.data;
-  throw new Fault({
-    code: "bad_answer",
-    message: `a ${event.event} event of a replica is not as expected: ${z.prettifyError(parsed.error)}`,
-  });
 }
 
 function ignoreAbort(): void {

@@ -1,11 +1,11 @@
 // Following Atlas: one stream that always ends up on a living replica and always tells the truth about its position. The
 // reader sees whole snapshots in order; gaps, stuck streams, stale replicas and foreign realms are dealt with here.
 import { z } from "zod";
-import type { Cancel, Clock } from "../lib/clock.ts";
+import type { Clock } from "../lib/clock.ts";
 import { fullJitter } from "../lib/backoff.ts";
 import { Fault } from "../lib/errors.ts";
 import type { Logger } from "../lib/logger.ts";
-import { readSse, type SseEvent } from "../lib/sse.ts";
+import type { SseEvent } from "../lib/sse.ts";
 import { comparePositions, formatPosition } from "../model/position.ts";
 import {
   applyDelta,
@@ -18,14 +18,9 @@ import {
   type Snapshot,
   snapshotSchema,
 } from "../model/snapshot.ts";
-import {
-  type AtlasClient,
-  type AtlasClientOptions,
-  AtlasProblem,
-  createAtlasClient,
-  isRefusedAccess,
-} from "./atlas-client.ts";
-import { describeFailure, readProblem } from "./exchange.ts";
+import { type AtlasClient, type AtlasClientOptions, createAtlasClient, isRefusedAccess } from "./atlas-client.ts";
+import { followEvents, parseEvent } from "./event-stream.ts";
+import { describeFailure } from "./exchange.ts";
 
 /** Twice Atlas's heartbeat of 5 s: a stream that is silent for so long, in ms, is dead, whatever TCP says. */
 export const SILENCE_MS = 10_000;
@@ -119,21 +114,21 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
   const take = (event: SseEvent): void => {
     switch (event.event) {
       case "snapshot":
-        takeSnapshot(parseEvent(event, snapshotSchema));
+        takeSnapshot(parseEvent(event, snapshotSchema, "Atlas"));
         return;
       case "delta":
-        takeDelta(parseEvent(event, deltaSchema));
+        takeDelta(parseEvent(event, deltaSchema, "Atlas"));
         return;
       case "settings":
-        listener.onSettings?.(parseEvent(event, settingsEventSchema));
+        listener.onSettings?.(parseEvent(event, settingsEventSchema, "Atlas"));
         return;
       case "heartbeat":
-        listener.onHeartbeat?.(parseEvent(event, heartbeatSchema));
+        listener.onHeartbeat?.(parseEvent(event, heartbeatSchema, "Atlas"));
         return;
       case "end":
         throw new Fault({
           code: "unreachable",
-          message: `Atlas ended the stream: ${parseEvent(event, endSchema).reason}`,
+          message: `Atlas ended the stream: ${parseEvent(event, endSchema, "Atlas").reason}`,
         });
       default:
         // a newer Atlas may say more than we know
@@ -178,48 +173,25 @@ export function watchAtlas(options: WatchOptions, listener: WatchListener): Watc
   };
 
   /** One stream, to its end. @returns never by itself: it throws why it ended; `events` counts what came */
-  const follow = async (url: string, client: AtlasClient, onEvent: () => void): Promise<never> => {
-    const connection = new AbortController();
-    const end = (reason: unknown): void => connection.abort(reason);
-    const onStop = (): void => end(ending.signal.reason);
-    ending.signal.addEventListener("abort", onStop, { once: true });
-    const dog = watchdog(clock, SILENCE_MS, () =>
-      end(new Fault({ code: "silent", message: `${url} said nothing for ${SILENCE_MS / 1_000} s` })),
-    );
-    try {
-      const from = current !== undefined && !resync ? { "last-event-id": formatPosition(current) } : {};
-      const response = await client.fetch(path, {
-        headers: { accept: "text/event-stream", ...from },
-        signal: connection.signal,
-      });
-      if (!response.ok) throw new AtlasProblem(response.status, await readProblem(response), `GET ${path}`);
-      if (response.body === null) throw new Fault({ code: "bad_answer", message: `${url} answered without a body` });
-      let first = true;
-      // a large snapshot on a slow line is alive while bytes come; afterwards only whole events count
-      const body = response.body.pipeThrough(
-        new TransformStream<Uint8Array, Uint8Array>({
-          transform(chunk, controller) {
-            if (first) dog.feed();
-            controller.enqueue(chunk);
-          },
-        }),
-      );
-      for await (const event of untilAborted(readSse(body), connection.signal)) {
-        dog.feed();
+  const follow = (url: string, client: AtlasClient, onEvent: () => void): Promise<never> => {
+    const from = current !== undefined && !resync ? { "last-event-id": formatPosition(current) } : {};
+    let first = true;
+    return followEvents({
+      client,
+      url,
+      path,
+      headers: from,
+      silenceMs: SILENCE_MS,
+      clock,
+      signal: ending.signal,
+      take(event) {
         take(event);
         // a replica that begins with something unusable was never followed
         if (first) become({ kind: "connected", url, client });
         first = false;
         onEvent();
-      }
-      throw new Fault({ code: "unreachable", message: `${url} ended the stream` });
-    } catch (error) {
-      throw connection.signal.aborted ? connection.signal.reason : error;
-    } finally {
-      dog.stop();
-      ending.signal.removeEventListener("abort", onStop);
-      end(new DOMException("the stream is over", "AbortError"));
-    }
+      },
+    });
   };
 
   const run = async (): Promise<void> => {
@@ -276,48 +248,6 @@ function watchPath({ services, settings, agent }: WatchOptions): string {
     if (key !== "host") query.set(key, value);
   }
   return query.size === 0 ? "/v1/watch" : `/v1/watch?${query.toString()}`;
-}
-
-function parseEvent<T>(event: SseEvent, schema: z.ZodType<T>): T {
-  let data: unknown;
-  try {
-    data = JSON.parse(event.data);
-  } catch (error) {
-    throw new Fault({ code: "bad_answer", message: `a ${event.event} event of Atlas is not JSON`, cause: error });
-  }
-  const parsed = schema.safeParse(data);
-  if (parsed.success) return parsed.data;
-  throw new Fault({
-    code: "bad_answer",
-    message: `a ${event.event} event of Atlas is not as expected: ${z.prettifyError(parsed.error)}`,
-  });
-}
-
-/** The items of `source` until the signal aborts, then its reason: a body that hangs must not hold the reader. */
-export async function* untilAborted<T>(source: AsyncGenerator<T>, signal: AbortSignal): AsyncGenerator<T> {
-  for (;;) {
-    const item = await new Promise<IteratorResult<T>>((resolve, reject) => {
-      const onAbort = (): void => reject(signal.reason);
-      signal.addEventListener("abort", onAbort, { once: true });
-      source
-        .next()
-        .then(resolve, reject)
-        .finally(() => signal.removeEventListener("abort", onAbort));
-    });
-    if (item.done === true) return;
-    yield item.value;
-  }
-}
-
-function watchdog(clock: Clock, ms: number, bite: () => void): { feed(): void; stop(): void } {
-  let cancel: Cancel = clock.after(ms, bite);
-  return {
-    feed() {
-      cancel();
-      cancel = clock.after(ms, bite);
-    },
-    stop: () => cancel(),
-  };
 }
 
 function faultOf(error: unknown, url: string): Fault {
