@@ -1,13 +1,13 @@
 // Random writes through random replicas that lag, go blind and are killed, and watchers that move between them: each must see
 // positions only grow, and at every rest have exactly what the registry has.
 import { expect, test } from "bun:test";
-import { definitionSchema } from "../core/model/service.ts";
+import { randomOf } from "../core/lib/random.fixture.ts";
 import { comparePositions, formatPosition } from "../core/model/position.ts";
 import { applyDelta, deltaSchema, type Snapshot, snapshotSchema } from "../core/model/snapshot.ts";
-import { ACTOR, collect, type World } from "./fixture.ts";
-import { randomOf } from "./random.fixture.ts";
+import { collect } from "./fixture.ts";
 import { createFleet, type Replica } from "./shared-live.fixture.ts";
 import type { Watcher } from "./watcher.ts";
+import { writeAtRandom } from "./write.fixture.ts";
 
 const STEPS = 3_000;
 
@@ -97,7 +97,7 @@ test.each([1, 2, 3, 4])(
     for (let step = 0; step < STEPS; step += 1) {
       const doing = random(17.64);
       const replica = pick(replicas);
-      if (doing < 9) begin(write(replica, pick, random));
+      if (doing < 9) begin(writeAtRandom(replica, pick, random));
       else if (doing < 11) await fleet.pass(Math.floor(random(30)));
       else if (doing < 12) await fleet.settle();
       else if (doing < 14) {
@@ -137,19 +137,3 @@ test.each([1, 2, 3, 4])(
   },
   60_000,
 );
-
-/** One write of any kind; a refusal is as good as another. */
-async function write(
-  { operations }: World,
-  pick: <T>(from: readonly T[]) => T,
-  random: (below: number) => number,
-): Promise<void> {
-  const service = pick(["a", "b", "c"]);
-  const instance = pick(["x", "y", "z"]);
-  const kind = random(10);
-  if (kind < 4) await operations.putInstance(service, instance, { port: 1 + Math.floor(random(9)) }, ACTOR);
-  else if (kind < 6) await operations.deleteInstance(service, instance, undefined, ACTOR);
-  else if (kind < 8) await operations.patchInstance(service, instance, { enabled: random(2) < 1 }, ACTOR);
-  else if (kind < 9) await operations.putService(service, definitionSchema.parse({ owner: pick(["o", "p"]) }), ACTOR);
-  else await operations.deleteService(service, true, ACTOR);
-}

@@ -2,16 +2,15 @@
 // registry has, by steps that follow one another.
 import { expect, test } from "bun:test";
 import { silentLogger } from "../core/lib/logger.ts";
-import { definitionSchema } from "../core/model/service.ts";
+import { randomOf } from "../core/lib/random.fixture.ts";
 import { applyDelta, deltaSchema, type Snapshot, snapshotSchema } from "../core/model/snapshot.ts";
 import type { Position } from "../core/model/position.ts";
-import { ACTOR, collect, createWorld, settle, type World } from "./fixture.ts";
-import { randomOf } from "./random.fixture.ts";
+import { collect, createWorld, settle } from "./fixture.ts";
 import { filterSnapshot } from "./watch-filter.ts";
 import { WatchHub } from "./watch-hub.ts";
 import type { Watcher } from "./watcher.ts";
+import { writeAtRandom } from "./write.fixture.ts";
 
-const SERVICES = ["a", "b", "c"];
 const STEPS = 1_500;
 
 type Reader = {
@@ -84,7 +83,7 @@ test.each([1, 2, 3])(
 
     for (let step = 0; step < STEPS; step += 1) {
       const doing = random(10);
-      if (doing < 5) writes.push(write(world, pick, random).catch(() => undefined));
+      if (doing < 5) writes.push(writeAtRandom(world, pick, random).catch(() => undefined));
       else if (doing < 6) await settle();
       else if (doing < 8) await clock.advance(Math.floor(random(30)));
       else {
@@ -111,19 +110,3 @@ test.each([1, 2, 3])(
   },
   30_000,
 );
-
-/** One write of any kind; a refusal is as good as another. */
-async function write(
-  { operations }: World,
-  pick: <T>(from: readonly T[]) => T,
-  random: (below: number) => number,
-): Promise<void> {
-  const service = pick(SERVICES);
-  const instance = pick(["x", "y", "z"]);
-  const kind = random(10);
-  if (kind < 4) await operations.putInstance(service, instance, { port: 1 + Math.floor(random(9)) }, ACTOR);
-  else if (kind < 6) await operations.deleteInstance(service, instance, undefined, ACTOR);
-  else if (kind < 8) await operations.patchInstance(service, instance, { enabled: random(2) < 1 }, ACTOR);
-  else if (kind < 9) await operations.putService(service, definitionSchema.parse({ owner: pick(["o", "p"]) }), ACTOR);
-  else await operations.deleteService(service, true, ACTOR);
-}

@@ -2,6 +2,7 @@
 // end with exactly the registry's state, must have seen (generation, revision) only grow, and nothing that was acknowledged is lost.
 // alone: so many kills fit into its time only on a machine that does nothing else.
 import { describe, expect } from "bun:test";
+import { randomOf } from "../core/lib/random.fixture.ts";
 import type { Instance } from "../core/model/instance.ts";
 import type { Snapshot } from "../core/model/snapshot.ts";
 import { eventually, scenario } from "./harness.ts";
@@ -14,17 +15,6 @@ const SEED = Number(process.env.SEED ?? 1);
 const RUN_MS = 20_000;
 const SERVICES = ["a", "b", "c"];
 const WRITERS = 4;
-
-/** Numbers in [0, below). Source: mulberry32, Tommy Ettinger. */
-function randomOf(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return (((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296) * below;
-  };
-}
 
 /** What the registry may have of an instance: what was acknowledged last, and whatever was tried since without an answer. */
 type Expected = { acknowledged: number | undefined; readonly perhaps: Set<number | undefined> };

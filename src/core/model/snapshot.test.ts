@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { randomOf } from "../lib/random.fixture.ts";
 import { type Instance, registrationFromPut } from "./instance.ts";
 import { definitionSchema } from "./service.ts";
 import {
@@ -123,7 +124,8 @@ describe("merging deltas", () => {
 
   test("equals applying one after the other, for any sequence and any way to bundle it", () => {
     for (let seed = 1; seed <= 300; seed += 1) {
-      const random = mulberry32(seed);
+      const numbers = randomOf(seed);
+      const random = (): number => numbers(1);
       const history = randomHistory(random);
       const oneByOne = history.deltas.reduce<Snapshot | undefined>(
         (state, next) => state && applyDelta(state, next),
@@ -152,17 +154,6 @@ describe("what arrives on the wire", () => {
     expect(deltaSchema.parse(JSON.parse(JSON.stringify({ ...change, colour: 1 }))) as Delta).toEqual(change);
   });
 });
-
-/** A small seeded generator, so that a failure can be repeated. Source: mulberry32, Tommy Ettinger, public domain. */
-function mulberry32(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d_2b_79_f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 /** Writes as a registry makes them, one per revision, and the state they lead to, kept by plain maps. */
 function randomHistory(random: () => number): { deltas: Delta[]; truth: Snapshot } {

@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test";
+import { randomOf } from "../lib/random.fixture.ts";
 import type { Op } from "./zookeeper-client.ts";
 import { FakeZooKeeper, type Wire } from "./zookeeper.fixture.ts";
 import { type Shape, type TreeNode, ZooKeeperTree } from "./zookeeper-tree.ts";
@@ -57,21 +58,11 @@ function prepared(): FakeZooKeeper {
   return server;
 }
 
-/** Repeatable. Source: mulberry32, public domain. */
-function randomOf(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * below);
-  };
-}
-
 test.each(Array.from({ length: 30 }, (_, seed) => [seed]))(
   "whenever no read is pending, the mirror is the tree of one moment, and two mirrors at one revision are equal (seed %d)",
   async (seed) => {
-    const random = randomOf(seed);
+    const numbers = randomOf(seed);
+    const random = (below: number): number => Math.floor(numbers(below));
     const server = prepared();
     for (const path of ["/hosts/s0", "/hosts/s1", "/hosts/s0/i0", "/hosts/s1/i1"]) {
       server.commit([{ kind: "create", path, data: "0" }]);
