@@ -8,13 +8,21 @@
 import { Database } from "bun:sqlite";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { systemClock } from "../../src/core/lib/clock.ts";
 import { registrationFromPut } from "../../src/core/model/instance.ts";
 import { defaultDefinition } from "../../src/core/model/service.ts";
 import { createClusterStores } from "../../src/core/registry/cluster.ts";
 import { createSqliteStores } from "../../src/core/registry/sqlite.ts";
-import { ZooKeeperClient } from "../../src/core/registry/zookeeper-client.ts";
-import { type Backing, memoryOf, parseStores, Place, processorMs, quantile, startAtlas, startStore } from "./kit.ts";
+import {
+  type Backing,
+  connectZooKeeper,
+  memoryOf,
+  parseStores,
+  Place,
+  processorMs,
+  quantile,
+  startAtlas,
+  startStore,
+} from "./kit.ts";
 
 const { values } = parseArgs({
   options: {
@@ -71,17 +79,7 @@ async function readSqlite(place: Place): Promise<number> {
 }
 
 async function readZooKeeper(servers: string): Promise<number> {
-  const { promise: connected, resolve, reject } = Promise.withResolvers<void>();
-  const ignore = (): void => undefined;
-  const client = new ZooKeeperClient({
-    hosts: servers,
-    chroot: "",
-    sessionTimeoutMs: 10_000,
-    timers: systemClock,
-    listener: { connected: resolve, ended: (why) => reject(new Error(why)), disconnected: ignore, event: ignore },
-  });
-  client.connect();
-  await connected;
+  const client = await connectZooKeeper(servers);
   const start = performance.now();
   const childrenOf = async (paths: readonly string[]): Promise<string[]> => {
     const below: string[] = [];

@@ -3,6 +3,8 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { systemClock } from "../../src/core/lib/clock.ts";
+import { ZooKeeperClient } from "../../src/core/registry/zookeeper-client.ts";
 import { startDynamoDb, startZooKeeper, startZooKeeperEnsemble } from "../../src/e2e/parts.ts";
 import { BINARY, flags, freePort, spawn, type Spawned, type SpawnOptions } from "../../src/e2e/process.ts";
 
@@ -185,4 +187,20 @@ export function quantile(values: readonly number[], share: number): number {
 
 export function tenths(value: number): number {
   return Math.round(value * 10) / 10;
+}
+
+/** A session through the client that Atlas uses. */
+export async function connectZooKeeper(hosts: string): Promise<ZooKeeperClient> {
+  const { promise: connected, resolve, reject } = Promise.withResolvers<void>();
+  const ignore = (): void => undefined;
+  const client = new ZooKeeperClient({
+    hosts,
+    chroot: "",
+    sessionTimeoutMs: 10_000,
+    timers: systemClock,
+    listener: { connected: resolve, ended: (why) => reject(new Error(why)), disconnected: ignore, event: ignore },
+  });
+  client.connect();
+  await connected;
+  return client;
 }

@@ -9,9 +9,18 @@
 import { Database } from "bun:sqlite";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { systemClock } from "../../src/core/lib/clock.ts";
-import { ZooKeeperClient } from "../../src/core/registry/zookeeper-client.ts";
-import { Asker, type Atlas, parseStores, Place, processorMs, quantile, startAtlas, startStore, tenths } from "./kit.ts";
+import {
+  connectZooKeeper,
+  Asker,
+  type Atlas,
+  parseStores,
+  Place,
+  processorMs,
+  quantile,
+  startAtlas,
+  startStore,
+  tenths,
+} from "./kit.ts";
 
 const { values } = parseArgs({
   options: {
@@ -96,16 +105,7 @@ function bareSqlite(place: Place, count: number): Promise<Figures> {
 
 /** `setData` through the client that Atlas uses. */
 async function bareZooKeeper(servers: string): Promise<ReadonlyMap<number, Figures>> {
-  const { promise: connected, resolve, reject } = Promise.withResolvers<void>();
-  const client = new ZooKeeperClient({
-    hosts: servers,
-    chroot: "",
-    sessionTimeoutMs: 10_000,
-    timers: systemClock,
-    listener: { connected: resolve, ended: (why) => reject(new Error(why)), disconnected: ignore, event: ignore },
-  });
-  client.connect();
-  await connected;
+  const client = await connectZooKeeper(servers);
   const results = new Map<number, Figures>();
   try {
     await client.commit([{ kind: "create", path: "/bench", data: "" }]);
@@ -121,8 +121,6 @@ async function bareZooKeeper(servers: string): Promise<ReadonlyMap<number, Figur
     await client.close();
   }
 }
-
-function ignore(): void {}
 
 for (const store of parseStores(values.stores)) {
   const place = await Place.open();
