@@ -44,6 +44,8 @@ export async function eventually<T>(what: string, check: () => T | Promise<T>, t
 }
 
 const handedOut = new Set<number>();
+/** scripts/test runs two suites at a time; each has every other port. */
+const LANE = Number(process.env.TEST_LANE ?? 0);
 
 /**
  * A port of loopback that was free a moment ago. From below the ephemeral range (32768 and up), where any outgoing connection
@@ -51,7 +53,7 @@ const handedOut = new Set<number>();
  */
 export async function freePort(): Promise<number> {
   for (;;) {
-    const port = 20_000 + Math.floor(Math.random() * 12_000);
+    const port = 20_000 + 2 * Math.floor(Math.random() * 6_000) + LANE;
     if (handedOut.has(port) || !(await isFree(port))) continue;
     handedOut.add(port);
     return port;
