@@ -39,3 +39,15 @@ test("no folder of the repository is missing in the tree", () => {
   const named = [...folders().keys()].filter((path) => path.endsWith("/")).sort();
   expect(named).toEqual(there);
 });
+
+test("decisions are numbered without a gap, and the list of them has each by its title", () => {
+  const files = [...new Glob("[0-9]*.md").scanSync({ cwd: join(root, "docs/decisions") })].sort();
+  const entries = files.map((file, index) => {
+    const [title = ""] = readFileSync(join(root, "docs/decisions", file), "utf8").split("\n");
+    const [, number = "", name = ""] = /^# (\d{4}) · (.+)$/.exec(title) ?? [];
+    expect([file.slice(0, 4), number]).toEqual([number, String(index + 1).padStart(4, "0")]);
+    return `- [${number}](${file}): ${name}`;
+  });
+  const list = readFileSync(join(root, "docs/decisions/README.md"), "utf8").split("\n");
+  expect(list.filter((line) => line.startsWith("- ["))).toEqual(entries);
+});
