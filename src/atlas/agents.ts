@@ -1,6 +1,7 @@
 // The agents of the realm: who is here, what each has applied, and that the instances of one that is gone expire. Whether an
 // agent is here is what the leases in the live store say, so every replica sees the same.
 import type { Clock } from "../core/lib/clock.ts";
+import { Fault } from "../core/lib/errors.ts";
 import { ProblemFault } from "../core/lib/http.ts";
 import type { Logger } from "../core/lib/logger.ts";
 import type { Ack, Agent, Rejection } from "../core/model/agent.ts";
@@ -46,6 +47,8 @@ export type Elsewhere = {
   answers(replica: string): boolean;
   /** A replica that stopped expiry by its own count. */
   holding(): string | undefined;
+  /** The boot of the agent of a host that is live at another replica, though the store may not say so. */
+  liveBoot(replica: string, host: string): Promise<string | undefined>;
 };
 
 export type AgentsOptions = {
@@ -82,7 +85,10 @@ export class Agents {
       blind: () => live.degraded() !== undefined,
       holding: () => elsewhere.holding(),
       expire: async (host) => {
-        if (this.#owns(host)) logger.warn({ host }, "the agent did not return within its grace; its instances expire");
+        if (this.#owns(host)) {
+          await this.#refuseLive(host);
+          logger.warn({ host }, "the agent did not return within its grace; its instances expire");
+        }
         await expire(host);
       },
       onHeld: (host) => {
@@ -269,6 +275,17 @@ export class Agents {
     this.#followed = leases;
     this.#graces.follow(leases);
     for (const host of restarted) this.#emit({ kind: "joined", host });
+  }
+
+  /** A replica that only lost the store still has its agents, while its session, and their leases with it, are gone. */
+  async #refuseLive(host: string): Promise<void> {
+    const replica = this.#entries.get(host)?.replica;
+    if (replica === undefined || replica === this.#live.replica) return;
+    if ((await this.#elsewhere.liveBoot(replica, host)) === undefined) return;
+    throw new Fault({
+      code: "agent_live",
+      message: `the agent of ${host} is live at the replica ${replica}, which lost the store`,
+    });
   }
 
   /** One whose grace is over counts while it owns instances, which cannot expire; else there is nothing to wait for. */

@@ -19,6 +19,9 @@ type Connection = {
   shown: boolean;
 };
 
+/** So long, in ms, an agent that was sent on counts as live here: it is on its way, and a third replica may ask meanwhile. */
+const SENT_ON_MS = 20_000;
+
 export type LeasesOptions = {
   readonly live: LiveStore;
   readonly clock: Clock;
@@ -33,6 +36,8 @@ export class Leases {
   readonly #logger: Logger;
   readonly #liveBoot: LeasesOptions["liveBoot"];
   readonly #connections = new Map<string, Connection>();
+  /** Hosts whose agents were sent on, because this replica did not see the store. */
+  readonly #sentOn = new Map<string, { readonly boot: string; readonly at: number }>();
   readonly #unsubscribe: () => void;
 
   constructor({ live, clock, logger, liveBoot }: LeasesOptions) {
@@ -48,6 +53,25 @@ export class Leases {
   /** The boot of the agent of a host that has a stream open here and keeps acking. */
   bootOf(host: string): string | undefined {
     return this.#connections.get(host)?.lease.boot;
+  }
+
+  /**
+   * As `bootOf`, for another replica that asks because it sees no such lease, or another. While this one does not see the store,
+   * what it serves grows old: the agent is sent to where it is seen.
+   */
+  presence(host: string): string | undefined {
+    const connection = this.#connections.get(host);
+    const now = this.#clock.now();
+    if (connection === undefined) {
+      const sent = this.#sentOn.get(host);
+      return sent !== undefined && now - sent.at < SENT_ON_MS ? sent.boot : undefined;
+    }
+    const { boot } = connection.lease;
+    if (this.#live.degraded() !== undefined) {
+      this.#sentOn.set(host, { boot, at: now });
+      connection.cut("this replica does not see the store, and another one does");
+    }
+    return boot;
   }
 
   /**

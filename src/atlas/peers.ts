@@ -68,6 +68,9 @@ type Peer = {
   holds: boolean;
 };
 
+/** So many replicas that left are remembered. */
+const LEFT_KEPT = 100;
+
 const NO_WAITS: OpenWaits = { writes: 0, positions: [] };
 
 export type PeersOptions = {
@@ -84,6 +87,8 @@ export class Peers implements Elsewhere {
   readonly #logger: Logger;
   readonly #connect: PeersOptions["connect"];
   readonly #peers = new Map<string, Peer>();
+  /** Replicas that are no longer announced → where they were: cut off from the store, they may still have agents. */
+  readonly #left = new Map<string, string>();
   readonly #streams = new Set<Promise<void>>();
   #unsubscribe: (() => void) | undefined;
 
@@ -118,13 +123,16 @@ export class Peers implements Elsewhere {
     return false;
   }
 
-  /** The boot of the agent that is live at another replica; undefined: none is, or that replica does not answer. */
+  /**
+   * The boot of the agent that is live at another replica, or at one that was; undefined: none is, or it does not answer.
+   * A replica that does not see the store sends that agent away.
+   */
   async liveBoot(replica: string, host: string): Promise<string | undefined> {
-    const peer = this.#peers.get(replica);
-    if (peer === undefined) return undefined;
+    const url = this.#peers.get(replica)?.url ?? this.#left.get(replica);
+    if (url === undefined) return undefined;
     try {
       const path = `/v1/peer/agents/${encodeURIComponent(host)}`;
-      const { boot } = await this.#connect(peer.url).request(path, { schema: presenceSchema, timeoutMs: ASK_MS });
+      const { boot } = await this.#connect(url).request(path, { schema: presenceSchema, timeoutMs: ASK_MS });
       return boot ?? undefined;
     } catch (error) {
       this.#logger.warn({ err: error, host, replica }, "a replica cannot be asked whether an agent is live there");
@@ -155,6 +163,8 @@ export class Peers implements Elsewhere {
       if (replicas.get(replica) === peer.url) continue;
       peer.ending.abort();
       this.#peers.delete(replica);
+      this.#left.set(replica, peer.url);
+      for (const oldest of this.#left.keys()) if (this.#left.size > LEFT_KEPT) this.#left.delete(oldest);
       if (peer.holds) listener.onHolds();
     }
     for (const [replica, url] of replicas) {
@@ -170,6 +180,7 @@ export class Peers implements Elsewhere {
         holds: false,
       };
       this.#peers.set(replica, peer);
+      this.#left.delete(replica);
       const stream = this.#follow(peer, listener).finally(() => this.#streams.delete(stream));
       this.#streams.add(stream);
     }

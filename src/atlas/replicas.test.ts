@@ -324,6 +324,24 @@ describe("expiry", () => {
     expect(b.agents.list()).toMatchObject([{ host: "host", connected: true }]);
   });
 
+  test("a replica that alone lost the store, for long, costs its agents nothing: it is asked, and sends them on", async () => {
+    // all who see the store ask, one after the other
+    await fleet.start("c");
+    const { cuts } = await connect(a, "host");
+    await a.put("identity", "host:1", { agent: "host" });
+    a.live.cutOff();
+    for (let passed = 0; passed < SESSION_MS + 31_000; passed += 1_000) {
+      a.leases.acked("host");
+      await fleet.pass(1_000);
+    }
+    expect(b.live.leases().size).toBe(0);
+    expect(instancesAt(b)).toEqual(["identity/host:1"]);
+    expect(cuts).toEqual(["this replica does not see the store, and another one does"]);
+    // nobody has it any more, and it does not come
+    await fleet.pass(31_000);
+    expect(instancesAt(b)).toEqual([]);
+  });
+
   test("a replica that was stopped expires nobody before it has looked: its timers are due before its news", async () => {
     const { leave } = await connect(a, "host");
     await a.put("identity", "host:1", { agent: "host" });

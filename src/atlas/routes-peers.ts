@@ -44,7 +44,7 @@ export function peerRoutes({ feed, leases }: Parts): readonly Route[] {
       query: noQuery,
       answers: { 200: { means: "null: none is", schema: presenceSchema } },
       problems: ["invalid"],
-      handle: ({ params: { host } }) => Response.json({ boot: leases.bootOf(host) ?? null }),
+      handle: ({ params: { host } }) => Response.json({ boot: leases.presence(host) ?? null }),
     }),
   ];
 }

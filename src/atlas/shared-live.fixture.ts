@@ -99,6 +99,16 @@ export class SharedLive implements LiveStore {
   die(): void {
     this.#dead = true;
     this.#shared.views.delete(this);
+    this.#endSession();
+  }
+
+  /** As when this replica alone does not reach the store: it is blind, and its session ends. Its agents stay. */
+  cutOff(): void {
+    this.blind();
+    this.#endSession();
+  }
+
+  #endSession(): void {
     this.#shared.clock.after(SESSION_MS, () => {
       for (const [host, { replica }] of this.#shared.leases)
         if (replica === this.replica) this.#shared.setLease(host, undefined);
@@ -234,7 +244,7 @@ export async function createFleet(): Promise<Fleet> {
       const cancel = clock.after(timeoutMs, () => giveUp.abort(new Error("no answer in time")));
       const { world } = await reach(name, giveUp.signal).finally(cancel);
       const host = decodeURIComponent(path.split("/").at(-1) ?? "");
-      return schema.parse({ boot: world.leases.bootOf(host) ?? null });
+      return schema.parse({ boot: world.leases.presence(host) ?? null });
     },
   });
   const reach = async (name: string, signal: AbortSignal) => {
