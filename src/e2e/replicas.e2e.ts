@@ -220,6 +220,10 @@ describe("several Atlases", () => {
     const open = (url: string, boot: string) => openAgent(world, url, boot);
     const first = await open(a.url, "one");
     expect(first.status).toBe(200);
+    // of two that come in the same moment the later one gets it, and the other is refused when it comes back
+    await eventually("the other replicas see the lease", async () => {
+      expect((await ask(`${c.url}/v1/agents`)).body).toMatchObject([{ host: "host1", connected: true }]);
+    });
     const other = await open(c.url, "two");
     expect([other.status, await other.text()]).toEqual([
       409,
