@@ -2,13 +2,15 @@
 // watcher. `bun scripts/bench/fan-out.ts [--watchers 5000] [--changes 20] [--instances 0] [--kinds plain,agents,filtered]`
 //
 // `fromAck`: from the moment the writer has Atlas's answer until a watcher's process has read the delta, over all watchers of all
-// changes; `fromSend` begins when the writer sends its request. Clocks are those of one machine. Memory is VmRSS of Atlas with
-// every watcher connected, after the changes. The baseline is a bare Bun.serve that sends the same bytes to as many streams.
+// changes; `fromSend` begins when the writer sends its request. Clocks are those of one machine. `mb` is all of Atlas that is
+// resident with every watcher connected, after the changes; `ownMb` what of it no other process could share, so without the pages
+// of the executable. The baseline is a bare Bun.serve that sends the same bytes to as many streams.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { BINARY, eventually, freePort, spawn, type Spawned } from "../../src/e2e/process.ts";
+import { memoryOf } from "./kit.ts";
 import type { FromReaders, ToReaders } from "./readers.ts";
 
 const { values } = parseArgs({
@@ -35,6 +37,7 @@ type Figures = {
   readonly fromSendP99Ms: number;
   readonly maxMs: number;
   readonly mb: number;
+  readonly ownMb: number;
   readonly emptyMb: number;
 };
 
@@ -72,11 +75,6 @@ function broadcast(port: number): void {
   });
 }
 
-async function residentMb(pid: number): Promise<number> {
-  const status = await Bun.file(`/proc/${pid}/status`).text();
-  return Math.round(Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? "0") / 1_024);
-}
-
 function at(sorted: readonly number[], share: number): number {
   return Number((sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0).toFixed(1));
 }
@@ -94,7 +92,7 @@ async function put(url: string, index: number): Promise<void> {
 /** Connects the readers, makes the changes, and reads memory while all are connected. */
 async function measure(port: number, pid: number, kind: string): Promise<Figures> {
   const url = `http://127.0.0.1:${port}`;
-  const emptyMb = await residentMb(pid);
+  const { mb: emptyMb } = await memoryOf(pid);
   let heard: (message: FromReaders) => void = () => undefined;
   const next = (wanted: FromReaders["kind"]): Promise<FromReaders> =>
     new Promise((resolve, reject) => {
@@ -135,7 +133,7 @@ async function measure(port: number, pid: number, kind: string): Promise<Figures
       fromAckP99Ms: at(fromAck, 0.99),
       fromSendP99Ms: at(fromSend, 0.99),
       maxMs: at(fromSend, 1),
-      mb: await residentMb(pid),
+      ...(await memoryOf(pid)),
       emptyMb,
     };
   } finally {
