@@ -162,6 +162,9 @@ export function createStateWriter(path: string, kept: () => Kept, clock: Clock, 
   let pending: Cancel | undefined;
   let nextAt = 0;
   let trouble: string | undefined;
+  let changed = false;
+  let writing = false;
+  let stopped = false;
 
   const write = (): Promise<void> =>
     queue.run(async () => {
@@ -172,32 +175,45 @@ export function createStateWriter(path: string, kept: () => Kept, clock: Clock, 
       trouble = undefined;
     });
 
-  const plan = (ms: number): void => {
-    pending = clock.after(ms, () => {
+  // while one is being written nobody knows yet when the next may be: a slow disk would be asked again at once
+  const plan = (): void => {
+    if (!changed || writing || stopped || pending !== undefined) return;
+    pending = clock.after(Math.max(DELAY_MS, nextAt - clock.now()), () => {
       pending = undefined;
-      write().catch((error: unknown) => {
-        // routing goes on from memory; only a restart without Atlas would suffer
-        const message = describeError(error);
-        if (trouble !== message) logger.error({ file: path }, `the state could not be written: ${message}`);
-        trouble = message;
-        if (pending === undefined) plan(RETRY_MS);
-      });
+      changed = false;
+      writing = true;
+      void write()
+        .catch((error: unknown) => {
+          // routing goes on from memory; only a restart without Atlas would suffer
+          const message = describeError(error);
+          if (trouble !== message) logger.error({ file: path }, `the state could not be written: ${message}`);
+          trouble = message;
+          changed = true;
+          nextAt = clock.now() + RETRY_MS;
+        })
+        .finally(() => {
+          writing = false;
+          plan();
+        });
     });
   };
 
   return {
     request() {
-      if (pending === undefined) plan(Math.max(DELAY_MS, nextAt - clock.now()));
+      changed = true;
+      plan();
     },
     async flush() {
       pending?.();
       pending = undefined;
+      changed = false;
       await write();
     },
     get trouble() {
       return trouble;
     },
     stop() {
+      stopped = true;
       pending?.();
       pending = undefined;
     },
